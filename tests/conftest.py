@@ -1,0 +1,11 @@
+"""Fixtures that every floor's tests may use."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run on asyncio: it is what the servers that carry us run on."""
+    return "asyncio"
