@@ -1,0 +1,91 @@
+"""Revocations: the small in-memory set that every verification consults, and Revoked, the event that fills it.
+
+A revocation is only ever one of two things: *this session*, or *this subject, before time t* (house.md).
+An entry is dropped when the last access token that it could concern has expired, so the set stays small.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from coatcheck.errors import Revoked as RevokedError
+
+# Pruning costs a pass over the set: one pass per this many arrivals keeps it a constant cost per event.
+_PRUNE_EVERY = 1024
+
+
+class Revoked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A revocation, as it travels on a feed. Times are milliseconds since the epoch.
+
+    Args:
+        session_id: the session that ended, or None.
+        subject: whose tokens issued before `before` are dead, or None.
+        before: the cut-off that goes with `subject`.
+        until: when the entry may be forgotten: no token that it concerns is alive by then.
+    """
+
+    until: int
+    session_id: str | None = None
+    subject: str | None = None
+    before: int = 0
+
+
+class Revocations:
+    """What this process knows to be revoked, and when it last heard from the feed.
+
+    `heard_at` is in milliseconds since the epoch; None says that there is no other process to hear from.
+    """
+
+    __slots__ = ("_arrivals", "heard_at", "position", "sessions", "subjects")
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, int] = {}
+        self.subjects: dict[str, tuple[int, int]] = {}
+        self.position = 0
+        self.heard_at: int | None = None
+        self._arrivals = 0
+
+    def __len__(self) -> int:
+        return len(self.sessions) + len(self.subjects)
+
+    def apply(self, revoked: Revoked) -> None:
+        """Take a revocation in; a cut-off only ever moves forward."""
+        if revoked.session_id is not None:
+            self.sessions[revoked.session_id] = max(revoked.until, self.sessions.get(revoked.session_id, 0))
+        if revoked.subject is not None:
+            before, until = self.subjects.get(revoked.subject, (0, 0))
+            self.subjects[revoked.subject] = (max(revoked.before, before), max(revoked.until, until))
+        self._arrivals += 1
+
+    def judge(self, session_id: str, subject: str, issued_at: float) -> None:
+        """Refuse a token of a revoked session or subject.
+
+        A token is dead by its subject's cut-off only if it was issued in an earlier second: sessions that
+        existed at the cut-off are revoked by id as well, and a session begun after it must not be refused.
+
+        Args:
+            session_id: the token's `sid`.
+            subject: the token's `sub`.
+            issued_at: the token's `iat`, in seconds.
+
+        Raises:
+            RevokedError: it is revoked.
+        """
+        if session_id in self.sessions:
+            raise RevokedError("the session has ended")
+        if self.subjects and subject in self.subjects and issued_at < self.subjects[subject][0] // 1000:
+            raise RevokedError("the subject was signed out everywhere")
+
+    def covers(self, session_id: str, subject: str | None, created_at: int) -> bool:
+        """Say whether a session is revoked, by its id or because it was made (ms) before its subject's cut-off."""
+        if session_id in self.sessions:
+            return True
+        return subject is not None and created_at < self.subjects.get(subject, (0, 0))[0]
+
+    def prune(self, now: int) -> None:
+        """Forget the entries that no living token can concern, now and then."""
+        if self._arrivals < _PRUNE_EVERY:
+            return
+        self._arrivals = 0
+        self.sessions = {key: until for key, until in self.sessions.items() if until > now}
+        self.subjects = {key: entry for key, entry in self.subjects.items() if entry[1] > now}

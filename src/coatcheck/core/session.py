@@ -1,0 +1,167 @@
+"""Session: what a handler holds: a mapping over a Record's data that remembers what was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+from coatcheck.core.credentials import SessionCookie
+from coatcheck.core.record import Changes, Device, Record, pack, unpack
+from coatcheck.errors import InvalidValue
+
+_MUTABLE = (dict, list)
+
+
+class Session(MutableMapping[str, Any]):
+    """One sign-in on one device, or an anonymous visit, as a mapping of plain data.
+
+    Reading decodes a value, writing records an edit; `Sessions.save` replays the edits onto whatever is stored by
+    then. A list or dictionary that was read and changed in place counts as written. Nothing here does I/O.
+
+    `accessed` tells whether anybody looked: the answer then depends on the cookie (C18).
+    """
+
+    __slots__ = ("_changes", "_detached", "_held", "_record", "accessed", "cookie")
+
+    def __init__(self, record: Record | None = None, cookie: SessionCookie | None = None) -> None:
+        self._record = record
+        self._changes = Changes()
+        # Values that the handler holds, each with its encoding when it was last in step with the edits.
+        self._held: dict[str, tuple[Any, bytes]] = {}
+        self._detached = False
+        self.accessed = False
+        self.cookie = cookie
+        """The cookie to hand out: known only to the request that made or rotated the session."""
+
+    @classmethod
+    def detached(cls) -> Session:
+        """Return the session of a request that came with an access token: nothing was looked up, so nothing is here.
+
+        Writing to it raises InvalidValue; `Exchange.load_session` fetches the real one.
+        """
+        session = cls()
+        session._detached = True
+        return session
+
+    # -- what it is --------------------------------------------------------------------------------------------
+
+    @property
+    def record(self) -> Record | None:
+        """The stored form that this session was last seen in, or None if nothing is stored."""
+        return self._record
+
+    @property
+    def id(self) -> str | None:
+        """The public id, safe to log and to show, or None if nothing is stored."""
+        return self._record.id if self._record else None
+
+    @property
+    def subject(self) -> str | None:
+        """Who is signed in, or None."""
+        return self._record.subject if self._record else None
+
+    @property
+    def device(self) -> Device:
+        """Where the sign-in came from."""
+        return self._record.device if self._record else Device()
+
+    @property
+    def auth_time(self) -> int:
+        """When the subject last proved who they are, in milliseconds since the epoch; 0 for nobody."""
+        return self._record.auth_time if self._record else 0
+
+    @property
+    def seen_at(self) -> int:
+        """When the session was last seen, to within the policy's `touch_every`, in milliseconds since the epoch."""
+        return self._record.seen_at if self._record else 0
+
+    def __repr__(self) -> str:
+        return f"<Session id={self.id} subject={self.subject!r}>"
+
+    # -- the mapping -------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:
+        self.accessed = True
+        if key in self._held:
+            return self._held[key][0]
+        packed = self._data()[key]
+        value = unpack(packed)
+        self._hold(key, value, packed)
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._require_attached()
+        if type(key) is not str:
+            raise InvalidValue("session data: a key that is not a str")
+        packed = pack(value)
+        self._changes.write(key, packed)
+        self._hold(key, value, packed)
+
+    def __delitem__(self, key: str) -> None:
+        self._require_attached()
+        if key not in self._data():
+            raise KeyError(key)
+        self._changes.delete(key)
+        self._held.pop(key, None)
+
+    def __iter__(self) -> Iterator[str]:
+        self.accessed = True
+        return iter(self._data())
+
+    def __len__(self) -> int:
+        self.accessed = True
+        return len(self._data())
+
+    def __contains__(self, key: object) -> bool:
+        self.accessed = True
+        return key in self._data()
+
+    def clear(self) -> None:
+        """Remove everything, also what others write before this is saved."""
+        self._require_attached()
+        self._changes.clear()
+        self._held.clear()
+
+    def _hold(self, key: str, value: Any, packed: bytes) -> None:
+        if isinstance(value, _MUTABLE):
+            self._held[key] = (value, packed)
+        else:
+            self._held.pop(key, None)
+
+    def _data(self) -> dict[str, bytes]:
+        stored = self._record.data if self._record else {}
+        return self._changes.apply(stored) if self._changes else stored
+
+    def _require_attached(self) -> None:
+        self.accessed = True
+        if self._detached:
+            raise InvalidValue("this request came with an access token: `await exchange.load_session()` before writing")
+
+    # -- what the desks do with it -----------------------------------------------------------------------------
+
+    def pending(self) -> Changes:
+        """Return the edits that are not saved yet, those made in place included."""
+        for key, (value, before) in self._held.items():
+            packed = pack(value)
+            if packed != before:
+                self._changes.write(key, packed)
+                self._held[key] = (value, packed)
+        return self._changes
+
+    def used(self, record: Record) -> None:
+        """Take over the times of a touch; edits that are pending stay so."""
+        self._record = record
+
+    def become(self, record: Record | None, cookie: SessionCookie | None = None) -> None:
+        """Take over a new stored form, after the session was saved, rotated, signed in or ended.
+
+        Values already handed out stay the same objects, so that a list which the handler holds keeps counting.
+        """
+        self._record = record
+        self._changes = Changes()
+        self._detached = False
+        if record is None:
+            self._held.clear()
+            self.cookie = None
+        elif cookie is not None:
+            self.cookie = cookie
