@@ -1,0 +1,146 @@
+"""Coatcheck: the composition root. It holds the desks, opens and closes what they stand on, and has no verbs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from types import TracebackType
+from typing import Self
+
+from coatcheck.clock import Clock, system_clock
+from coatcheck.core.keys import Keyring
+from coatcheck.core.policy import Policy
+from coatcheck.core.revocation import Revocations
+from coatcheck.errors import StoreUnavailable
+from coatcheck.events import OnEvent, log_event
+from coatcheck.feed import Feed
+from coatcheck.feeds.local import LocalFeed
+from coatcheck.sessions import Sessions
+from coatcheck.store import Store
+from coatcheck.stores.memory import MemoryStore
+from coatcheck.verifier import Verifier
+
+_log = logging.getLogger("coatcheck")
+_SWEEP_EVERY_SECONDS = 60
+_RETRY_FEED_SECONDS = 0.5
+
+
+class Coatcheck:
+    """Everything an application needs, put together.
+
+    Args:
+        store: where sessions live; in memory, if left out: good for a first try and for tests.
+        keyring: what tokens are signed with. If left out, keys are made up: tokens then die with the process.
+            `coatcheck.keyfile.KeyFile` keeps a ring in a file.
+        policy: lifetimes and cookie attributes.
+        feed: how revocations reach other processes; without one, they reach this process only.
+        clock: milliseconds since the epoch.
+        on_event: told of each step of a session's life; the log, if left out.
+    """
+
+    def __init__(
+        self,
+        store: Store | None = None,
+        keyring: Keyring | None = None,
+        policy: Policy | None = None,
+        feed: Feed | None = None,
+        *,
+        clock: Clock = system_clock,
+        on_event: OnEvent = log_event,
+    ) -> None:
+        self.store = store if store is not None else MemoryStore()
+        # HS256: what is made up here never leaves the process, so nobody needs a public half.
+        self.keyring = keyring if keyring is not None else Keyring.generate("HS256")
+        self.policy = policy if policy is not None else Policy()
+        self.feed = feed if feed is not None else LocalFeed()
+        self.revocations = Revocations()
+        # With a feed to hear from, nothing is trusted before the first word of it (house.md, decision 14).
+        self.revocations.heard_at = None if feed is None else 0
+        self.clock = clock
+        self.sessions = Sessions(
+            self.store, self.keyring, self.policy, self.revocations, self.feed, clock=clock, on_event=on_event
+        )
+        self.verifier = Verifier(self.keyring, self.policy, self.revocations, clock=clock)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._opening = asyncio.Lock()
+        self.is_open = False
+
+    async def open(self) -> None:
+        """Open store and feed, and start to follow the feed and to sweep; calling it again does nothing.
+
+        Raises:
+            StoreUnavailable: one of them cannot be reached.
+            ConfigurationError: one of them was made by a newer version.
+        """
+        if self.is_open:
+            return
+        async with self._opening:
+            if not self.is_open:
+                await self._open()
+
+    async def close(self) -> None:
+        """Stop the tasks and close feed and store; calling it again does nothing."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._tasks.clear()
+        self.is_open = False
+        await self.feed.close()
+        await self.store.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _open(self) -> None:
+        try:
+            await self.store.open()
+            await self.feed.open()
+            if self.revocations.heard_at is not None:
+                await self._take_snapshot()
+                self._tasks.append(asyncio.create_task(self._follow()))
+            self._tasks.append(asyncio.create_task(self._sweep()))
+            self.is_open = True
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _take_snapshot(self) -> None:
+        now = self.clock()
+        snapshot = await self.feed.snapshot(now)
+        for revoked in snapshot.revoked:
+            self.revocations.apply(revoked)
+        self.revocations.position = snapshot.position
+        self.revocations.heard_at = now
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async for batch in self.feed.follow(self.revocations.position):
+                    if batch.after != self.revocations.position:
+                        _log.warning("a gap in the feed: taking a snapshot")
+                        break
+                    for revoked in batch.revoked:
+                        self.revocations.apply(revoked)
+                    self.revocations.position = batch.position
+                    self.revocations.heard_at = self.clock()
+                await self._take_snapshot()
+            except StoreUnavailable:
+                _log.warning("the feed cannot be heard; trying again")
+                await asyncio.sleep(_RETRY_FEED_SECONDS)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_EVERY_SECONDS)
+            try:
+                await self.sessions.sweep()
+            except StoreUnavailable:
+                _log.warning("expired sessions not swept: the store is unavailable")

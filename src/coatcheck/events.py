@@ -1,0 +1,49 @@
+"""Event: what happened to a session, for the audit trail (S22). Never holds a secret."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["created", "rotated", "refreshed", "reused", "revoked", "refused"]
+
+_log = logging.getLogger("coatcheck.events")
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a session's life.
+
+    Args:
+        kind: what happened.
+        at: when, in milliseconds since the epoch.
+        session_id: the public id of the session; safe to log.
+        subject: whose session it is, or None for an anonymous one.
+        reason: why, in a few fixed words.
+        address: where the request came from, if it is known.
+    """
+
+    kind: Kind
+    at: int
+    session_id: str
+    subject: str | None = None
+    reason: str = ""
+    address: str = ""
+
+
+OnEvent = Callable[[Event], None]
+"""Called for each event, after it is durable; it must be quick, and must not raise."""
+
+
+def log_event(event: Event) -> None:
+    """Write an event to the logger `coatcheck.events`: what happens when nobody asked for anything else."""
+    _log.info(
+        "session %s: id=%s subject=%r reason=%s address=%s",
+        event.kind,
+        event.session_id,
+        event.subject,
+        event.reason or "-",
+        event.address or "-",
+    )

@@ -1,0 +1,393 @@
+"""Exchange: one HTTP request and its response, as far as sessions, cookies and tokens are concerned.
+
+    begin    read the credential, judge it: `principal`, `session`, or `refusal`
+    ...      the handler: sign_in, sign_out, reads, writes, set_cookie
+    finish   save the edits, or touch; then `dress` puts Set-Cookie, Vary and Cache-Control on the response
+
+A credential that was presented and is no good is a refusal: the request has no principal, `require` raises, and
+no other credential is tried (house.md, decision 8). Its cookie is left alone: taking it back could take away the
+newer one that another tab has just been given.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable
+from datetime import timedelta
+
+import msgspec
+
+from coatcheck.core import credentials, csrf
+from coatcheck.core.claims import Principal
+from coatcheck.core.cookies import Cookie, find_cookie
+from coatcheck.core.credentials import AccessToken
+from coatcheck.core.policy import seconds
+from coatcheck.core.record import Device, Record
+from coatcheck.core.session import Session
+from coatcheck.errors import CredentialError, Insufficient, Malformed, Missing, SessionGone, StoreUnavailable
+from coatcheck.issuer import Grant
+from coatcheck.sessions import Sessions
+from coatcheck.verifier import Verifier
+
+_log = logging.getLogger("coatcheck")
+_MAX_USER_AGENT = 256
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class RequestHead(msgspec.Struct, frozen=True):
+    """What an Exchange needs of a request: all that ASGI and WSGI have in common.
+
+    Args:
+        method: as sent; "CONNECT" for a WebSocket handshake, which is judged like an unsafe method (F11).
+        scheme: "http" or "https", as seen by the browser.
+        headers: pairs, the names in lower case.
+        address: of the client, or "".
+    """
+
+    method: str
+    scheme: str
+    headers: Headers
+    address: str = ""
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Return every value of a header."""
+        return [value for header, value in self.headers if header == name]
+
+    def value(self, name: bytes) -> bytes | None:
+        """Return a header's value, several joined by a comma, or None."""
+        found = self.values(name)
+        return b", ".join(found) if found else None
+
+    @property
+    def device(self) -> Device:
+        """Where the request comes from, as far as it tells."""
+        agent = (self.value(b"user-agent") or b"")[:_MAX_USER_AGENT].decode("latin-1")
+        return Device("".join(c for c in agent if c.isprintable()), self.address)
+
+
+class Exchange:
+    """One request and its response. Made by `begin`, by the middleware; handlers find it in the scope."""
+
+    def __init__(self, head: RequestHead, sessions: Sessions, verifier: Verifier) -> None:
+        self.head = head
+        self.session = Session()
+        self.refusal: CredentialError | None = None
+        self._sessions = sessions
+        self._verifier = verifier
+        self._policy = sessions.policy
+        self._principal: Principal | None = None
+        self._ambient = True
+        self._looked = False
+        self._set_cookies: dict[str, bytes] = {}
+        self._no_store = False
+
+    # -- the request -------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def begin(cls, head: RequestHead, sessions: Sessions, verifier: Verifier) -> Exchange:
+        """Read and judge what the request presents. Without a credential there is no I/O at all.
+
+        Not checked: where the request comes from; `require_same_site` does.
+
+        Raises:
+            StoreUnavailable: it cannot be told whether the session is alive (P6).
+        """
+        exchange = cls(head, sessions, verifier)
+        try:
+            presented = credentials.read(head.headers, exchange._policy.cookie_names)
+            if isinstance(presented, AccessToken):
+                exchange._ambient = presented.ambient
+                await exchange._verify(presented)
+            elif presented is not None:
+                exchange._enter(await sessions.load(presented))
+        except CredentialError as refusal:
+            exchange.refusal = refusal
+        return exchange
+
+    def require_same_site(self) -> None:
+        """Refuse an unsafe request that another site made the browser send (F1, F2, F6).
+
+        A request whose credential is in the Authorization header passes: no browser adds that by itself.
+
+        Raises:
+            CrossSite
+        """
+        if not self._ambient:
+            return
+        host = (self.head.value(b"host") or b"").decode("latin-1")
+        csrf.judge(
+            self.head.method,
+            sec_fetch_site=self.head.value(b"sec-fetch-site"),
+            origin=self.head.value(b"origin"),
+            referer=self.head.value(b"referer"),
+            target=f"{self.head.scheme}://{host}",
+            trusted=self._policy.trusted_origins,
+        )
+
+    @property
+    def principal(self) -> Principal | None:
+        """Whom the request acts as; None if nobody, or if what it presented was refused."""
+        self._looked = True
+        return self._principal
+
+    def require(
+        self, *, scopes: Collection[str] = (), max_age: timedelta | None = None, amr: Collection[str] = ()
+    ) -> Principal:
+        """Return the principal, or refuse the request.
+
+        Args:
+            scopes: all of these must have been granted at the sign-in.
+            max_age: how long ago the sign-in may have been (S15, RFC 9470).
+            amr: one of these must be among the ways in which the subject signed in.
+
+        Raises:
+            CredentialError: what was presented is no good; Missing if nothing was.
+            Insufficient: it is good, but not for this.
+        """
+        principal = self.principal
+        if principal is None:
+            raise self.refusal or Missing("this needs a signed-in subject")
+        if not set(scopes) <= set(principal.scopes):
+            raise Insufficient("insufficient_scope", "the token's scope does not suffice", scope=" ".join(scopes))
+        now = self._sessions.clock() // 1000
+        too_old = max_age is not None and (principal.auth_time is None or now - principal.auth_time > seconds(max_age))
+        if too_old or (amr and not set(amr) & set(principal.amr)):
+            raise Insufficient(
+                "insufficient_user_authentication",
+                "sign in again to do this",
+                max_age=None if max_age is None else seconds(max_age),
+            )
+        return principal
+
+    async def load_session(self) -> Session:
+        """Fetch the session behind an access token, so that its data can be read and written.
+
+        Raises:
+            Missing: nobody is signed in.
+            Revoked: the session has ended.
+            StoreUnavailable
+        """
+        principal = self.require()
+        if self.session.record is None:
+            self.session.become((await self._sessions.find(principal.session_id)).record)
+        return self.session
+
+    # -- signing in and out ------------------------------------------------------------------------------------
+
+    async def sign_in(
+        self,
+        subject: str,
+        *,
+        amr: Collection[str] = ("pwd",),
+        scopes: Collection[str] = (),
+        persistent: bool = False,
+        began_at: int | None = None,
+    ) -> Session:
+        """Give the browser a session of `subject`, who has just proved who they are, under a new id (S4).
+
+        What an anonymous visit had stored comes along; what another subject had stored does not.
+
+        Args:
+            subject: who they are.
+            amr: how they proved it (RFC 8176).
+            scopes: what the session's access tokens may be used for.
+            persistent: "remember me": the cookie survives the end of the browser.
+            began_at: when the proof began, in milliseconds since the epoch: take the time before checking a
+                password, and a sign-out everywhere in between is not outrun.
+
+        Not checked: the proof itself.
+
+        Raises:
+            InvalidValue: the subject cannot be one.
+            Revoked: the subject was signed out everywhere meanwhile.
+            StoreUnavailable
+        """
+        old = self.session
+        began = self._sessions.clock() if began_at is None else began_at
+        if old.subject == subject and old.record is not None:
+            await self._sessions.rotate(old, began_at=began, amr=amr, scopes=scopes, persistent=persistent)
+        else:
+            carried = old.pending().apply(old.record.data if old.record else {}) if old.subject is None else {}
+            new = await self._sessions.create(
+                subject,
+                amr=amr,
+                scopes=scopes,
+                persistent=persistent,
+                began_at=began,
+                device=self.head.device,
+                data=carried,
+            )
+            if old.id is not None:
+                await self._sessions.revoke(old.id, reason="replaced by a sign-in")
+            old.become(new.record, new.cookie)
+        self.refusal = None
+        self._enter(old)
+        self._hand_out(old)
+        return old
+
+    def issue(self) -> Grant:
+        """Return an access token and a refresh token of the current session, as its further credentials.
+
+        Raises:
+            InvalidValue: nobody is signed in.
+        """
+        self._no_store = True
+        return self._sessions.issue(self.session)
+
+    def hand_out_tokens(self, grant: Grant) -> None:
+        """Send a grant's tokens in HttpOnly cookies of their own instead of the body."""
+        record = self.session.record
+        lasting = self._lasting(record) if record is not None else None
+        access = timedelta(seconds=grant.expires_in) if lasting is not None else None
+        self.set_cookie(self._policy.access_cookie, grant.access_token, max_age=access)
+        self.set_cookie(self._policy.refresh_cookie, grant.refresh_token, max_age=lasting)
+        self._no_store = True
+
+    async def sign_out(self) -> bool:
+        """End the session that the request acts for, by whichever credential, and take its cookies back.
+
+        Says whether there was one. A refused credential has nothing to end.
+
+        Raises:
+            StoreUnavailable: it may not be durable; this process refuses the session nevertheless.
+        """
+        session_id = self._principal.session_id if self._principal else self.session.id
+        ended = session_id is not None and await self._sessions.revoke(session_id)
+        self._leave()
+        return ended
+
+    async def sign_out_everywhere(self) -> int:
+        """End every session of the principal's subject, this one included, and say how many.
+
+        Raises:
+            CredentialError: nobody is signed in.
+            StoreUnavailable: it may not be durable; this process refuses them nevertheless.
+        """
+        ended = await self._sessions.revoke_all(self.require().subject)
+        self._leave()
+        return ended
+
+    async def sign_out_others(self) -> int:
+        """End every session of the principal's subject but this one, and say how many.
+
+        Raises:
+            CredentialError: nobody is signed in.
+            StoreUnavailable: it may not be durable; this process refuses them nevertheless.
+        """
+        principal = self.require()
+        return await self._sessions.revoke_all(
+            principal.subject, keep=principal.session_id, reason="the other devices were signed out"
+        )
+
+    # -- the response ------------------------------------------------------------------------------------------
+
+    def set_cookie(self, cookie: Cookie, value: str, *, max_age: timedelta | None = None) -> None:
+        """Send a cookie with the response; of one name the last counts, so a response never sets it twice (C2).
+
+        Raises:
+            InvalidValue: the value cannot be sent, or is too large.
+        """
+        self._set_cookies[cookie.name] = cookie.header(value, now=self._sessions.clock(), max_age=max_age)
+
+    def delete_cookie(self, cookie: Cookie) -> None:
+        """Take a cookie back."""
+        self._set_cookies[cookie.name] = cookie.deletion(now=self._sessions.clock())
+
+    async def finish(self) -> None:
+        """Save what the handler changed, before the response leaves; may be called again for a late change.
+
+        An untouched session writes nothing, except that its use is written down now and then (S21). Where the
+        session ended meanwhile its edits are dropped: dead is final, and the response still goes out.
+
+        Raises:
+            InvalidValue: the data cannot be stored.
+            StoreUnavailable
+        """
+        session = self.session
+        if session.pending():
+            await self._save(session)
+        elif session.record is not None:
+            await self._touch(session)
+
+    def dress(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+        """Return a response's headers with ours among them: one Set-Cookie a name, Vary, Cache-Control."""
+        ours = {name.encode("ascii") + b"=" for name in self._set_cookies}
+        dressed = [
+            (name, value)
+            for name, value in headers
+            if not (name.lower() == b"set-cookie" and value.startswith(tuple(ours)))
+            and not (self._no_store and name.lower() == b"cache-control")
+        ]
+        dressed += [(b"set-cookie", header) for header in self._set_cookies.values()]
+        if self._no_store:
+            dressed.append((b"cache-control", b"no-store"))
+        if self._looked or self.session.accessed or self._set_cookies:
+            dressed.append((b"vary", b"Cookie, Authorization"))
+        return dressed
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    async def _verify(self, token: AccessToken) -> None:
+        principal = self._verifier.verify(token.text)
+        if self._verifier.must_ask():
+            await self._sessions.find(principal.session_id)
+        self._principal = principal
+        self.session = Session.detached()
+
+    def _enter(self, session: Session) -> None:
+        self.session = session
+        record = session.record
+        if record is not None and record.subject is not None:
+            self._principal = Principal(
+                subject=record.subject,
+                session_id=record.id,
+                scopes=record.scopes,
+                auth_time=record.auth_time // 1000,
+                amr=record.amr,
+            )
+
+    def _leave(self) -> None:
+        self.session.become(None)
+        self._principal = None
+        for cookie in (self._policy.cookie, self._policy.access_cookie, self._policy.refresh_cookie):
+            if cookie.name in self._set_cookies or self._presents(cookie):
+                self.delete_cookie(cookie)
+        self._no_store = True
+
+    def _presents(self, cookie: Cookie) -> bool:
+        try:
+            return find_cookie(self.head.values(b"cookie"), cookie.name.encode("ascii")) is not None
+        except Malformed:
+            return True
+
+    async def _save(self, session: Session) -> None:
+        if session.record is None:
+            data = session.pending().apply({})
+            if data:
+                made = await self._sessions.create(device=self.head.device, data=data)
+                session.become(made.record, made.cookie)
+                self._hand_out(session)
+            return
+        try:
+            await self._sessions.save(session)
+        except SessionGone:
+            _log.info("edits of session %s dropped: it ended while the request ran", session.id)
+            session.become(None)
+
+    async def _touch(self, session: Session) -> None:
+        try:
+            await self._sessions.touch(session)
+        except StoreUnavailable:
+            # The request was served on a fresh load; that its use could not be noted is no reason to fail it.
+            _log.warning("use of session %s not noted: the store is unavailable", session.id)
+
+    def _hand_out(self, session: Session) -> None:
+        if session.cookie is not None and session.record is not None:
+            self.set_cookie(self._policy.cookie, session.cookie.value, max_age=self._lasting(session.record))
+            self._no_store = True
+
+    def _lasting(self, record: Record) -> timedelta | None:
+        if not record.persistent:
+            return None
+        return max(timedelta(milliseconds=record.ends_at - self._sessions.clock()), timedelta(seconds=1))

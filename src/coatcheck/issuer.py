@@ -1,0 +1,78 @@
+"""Issuer: makes the access and refresh tokens of a session; and Grant, the pair of them."""
+
+from __future__ import annotations
+
+import secrets
+
+import msgspec
+
+from coatcheck.clock import Clock
+from coatcheck.core.claims import build_access_token
+from coatcheck.core.credentials import RefreshToken
+from coatcheck.core.jws import sign
+from coatcheck.core.keys import Keyring
+from coatcheck.core.policy import Policy, seconds
+from coatcheck.core.record import Record
+from coatcheck.errors import InvalidValue
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client gets to act for a session: the members of RFC 6749, section 5.1.
+
+    Args:
+        access_token: a JWT (RFC 9068), good for `expires_in` seconds.
+        refresh_token: good once, for the next grant.
+        expires_in: seconds.
+        scope: space-separated.
+        token_type: always Bearer (RFC 6750).
+    """
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+    scope: str = ""
+    token_type: str = "Bearer"  # noqa: S105 - the name of a scheme
+
+    def __repr__(self) -> str:
+        return f"<Grant expires_in={self.expires_in} scope={self.scope!r}>"
+
+
+class Issuer:
+    """Makes grants. Not checked: that the session is alive; its caller has just loaded or written it."""
+
+    def __init__(self, keyring: Keyring, policy: Policy, clock: Clock) -> None:
+        self._keyring = keyring
+        self._policy = policy
+        self._clock = clock
+
+    def grant(self, record: Record) -> Grant:
+        """Return a new access token, and the refresh token of the record's generation.
+
+        Raises:
+            InvalidValue: nobody is signed in to the session.
+            ConfigurationError: the key ring can only verify.
+        """
+        if record.subject is None:
+            raise InvalidValue("an anonymous session has no tokens")
+        now = self._clock() // 1000
+        lifetime = min(seconds(self._policy.access_lifetime), max(1, record.ends_at // 1000 - now))
+        scope = " ".join(record.scopes)
+        claims = build_access_token(
+            issuer=self._policy.issuer,
+            audience=self._policy.audience,
+            client_id=self._policy.client_id,
+            subject=record.subject,
+            session_id=record.id,
+            token_id=secrets.token_urlsafe(16),
+            issued_at=now,
+            lifetime=lifetime,
+            scope=scope,
+            auth_time=record.auth_time // 1000,
+            amr=record.amr,
+        )
+        return Grant(
+            access_token=sign(claims, self._keyring.signing_key(), typ="at+jwt"),
+            refresh_token=RefreshToken(record.id, record.generation).seal(self._keyring.derive("refresh")[0]),
+            expires_in=lifetime,
+            scope=scope,
+        )

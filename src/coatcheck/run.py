@@ -1,0 +1,54 @@
+"""run() finishes a coroutine where no event loop runs; offload() and settle() wait in the way that fits the caller.
+
+One body of code serves ASGI and WSGI (house.md, decision 11): the desks and stores are coroutines, ASGI awaits
+them, WSGI drives them with `run`. A blocking store never truly suspends when no loop is running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return what the coroutine returns, without an event loop.
+
+    Raises:
+        RuntimeError: the coroutine waits for something that only an event loop can give.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise RuntimeError("this store or handler needs an event loop; run() can only drive coroutines that never suspend")
+
+
+async def offload(work: Callable[[], T]) -> T:
+    """Do blocking work: in a thread if an event loop is running here, else directly."""
+    if _loop_is_running():
+        return await asyncio.to_thread(work)
+    return work()
+
+
+async def settle(future: Future[T]) -> T:
+    """Wait for another thread's result without blocking the event loop, if there is one.
+
+    The work goes on when the waiting request is cancelled: a revocation under way is not taken back.
+    """
+    if _loop_is_running():
+        return await asyncio.shield(asyncio.wrap_future(future))
+    return future.result()
+
+
+def _loop_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,393 @@
+"""Sessions: the desk that creates, loads, saves, rotates, refreshes and revokes; the only compare-and-swap loops.
+
+Every loop has the same shape: read, judge with floor 1, `store.replace`; whoever loses the race reads and judges
+again. Nothing is ever written on the strength of something read before the race was won.
+"""
+
+from __future__ import annotations
+
+import builtins
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from coatcheck.announcer import Announcer
+from coatcheck.clock import Clock, system_clock
+from coatcheck.core import base64url, rotation
+from coatcheck.core.credentials import RefreshToken, SessionCookie
+from coatcheck.core.keys import Keyring
+from coatcheck.core.policy import Policy, milliseconds
+from coatcheck.core.record import Device, Record, pack, require_size, require_subject, unpack
+from coatcheck.core.revocation import Revocations
+from coatcheck.core.session import Session
+from coatcheck.errors import Conflict, Reused, SessionGone, StoreUnavailable
+from coatcheck.errors import Revoked as RevokedError
+from coatcheck.events import OnEvent, log_event
+from coatcheck.feed import Feed
+from coatcheck.issuer import Grant, Issuer
+from coatcheck.store import Store
+
+# A loop that loses this often is not racing, it is starving; the caller is told so instead of waiting for ever (P9).
+_MAX_ATTEMPTS = 2000
+# How long a rotated id still leads the requests that were in flight to the session's new id.
+_STUMP_LIFETIME = 10 * 60 * 1000
+
+
+class Sessions:
+    """The desk at which sessions are made, found, changed and ended.
+
+    All methods raise StoreUnavailable when the store cannot answer; nobody is signed in or out on a guess (P6).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        keyring: Keyring,
+        policy: Policy,
+        revocations: Revocations,
+        feed: Feed,
+        *,
+        clock: Clock = system_clock,
+        on_event: OnEvent = log_event,
+    ) -> None:
+        self.store = store
+        self.keyring = keyring
+        self.policy = policy
+        self.clock = clock
+        self._issuer = Issuer(keyring, policy, clock)
+        self._announcer = Announcer(revocations, feed, policy, clock, on_event)
+
+    # -- making and finding ------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        subject: str | None = None,
+        *,
+        amr: Collection[str] = (),
+        scopes: Collection[str] = (),
+        persistent: bool = False,
+        began_at: int | None = None,
+        device: Device | None = None,
+        data: Mapping[str, bytes] | None = None,
+    ) -> Session:
+        """Make a session; `.cookie` of the result is the only copy of its secret.
+
+        Args:
+            subject: who has proved who they are; None makes an anonymous session.
+            amr: how they proved it (RFC 8176), for example ("pwd",).
+            scopes: what the session's access tokens may be used for.
+            persistent: the cookie survives the end of the browser ("remember me").
+            began_at: when the proof began, in milliseconds since the epoch; now, if left out. A session whose
+                proof began before the subject was signed out everywhere is refused.
+            device: where the sign-in comes from.
+            data: the first data, as `coatcheck.core.record.pack` encodes it.
+
+        Not checked: the proof itself; that is the caller's.
+
+        Raises:
+            InvalidValue: the subject cannot be one, or the data is too large.
+            Revoked: the subject was signed out everywhere since `began_at`.
+            StoreUnavailable
+        """
+        require_subject(subject, self.policy.client_id)
+        require_size(data or {}, self.policy.max_data)
+        now, cookie = self.clock(), _mint()
+        record = Record.begin(
+            cookie,
+            subject,
+            now=now,
+            began_at=now if began_at is None else min(began_at, now),
+            idle=milliseconds(self.policy.idle),
+            absolute=milliseconds(self.policy.absolute),
+            amr=tuple(amr),
+            scopes=tuple(scopes),
+            persistent=persistent,
+            device=device or Device(),
+            data=dict(data or {}),
+        )
+        if not await self.store.create(record):
+            raise RevokedError("the subject was signed out everywhere while signing in")
+        self._announcer.tell("created", record)
+        return Session(record, cookie)
+
+    async def load(self, cookie: SessionCookie) -> Session:
+        """Return the live session that a cookie names.
+
+        Raises:
+            Revoked: there is none: never was, or it was ended.
+            BadSignature: the secret is not that session's.
+            Expired: an idle or absolute timeout has passed.
+            StoreUnavailable
+        """
+        record = await self._stored(cookie.id)
+        if record is None or self._announcer.refuses(record):
+            raise RevokedError("no live session has this id")
+        record.judge(cookie.secret, self.clock())
+        return Session(record)
+
+    async def find(self, session_id: str) -> Session:
+        """Return the live session with this id, for callers that need no proof: consoles, and verifiers that ask.
+
+        Not checked: that anybody presented the session's secret.
+
+        Raises:
+            Revoked: there is no live one.
+            StoreUnavailable
+        """
+        record = await self._stored(session_id)
+        if record is None or self._announcer.refuses(record) or not record.alive(self.clock()):
+            raise RevokedError("no live session has this id")
+        return Session(record)
+
+    async def list(self, subject: str) -> builtins.list[Session]:
+        """Return the subject's live sessions, last seen first."""
+        now = self.clock()
+        records = [r for r in await self.store.list(subject) if r.subject == subject and r.alive(now)]
+        records.sort(key=lambda record: (-record.seen_at, record.id))
+        return [Session(record) for record in records if not self._announcer.refuses(record)]
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    async def save(self, session: Session, *, at_version: int | None = None) -> None:
+        """Write a session's edits, and only those, onto whatever is stored by now.
+
+        Args:
+            session: as loaded; its edits are the pending ones.
+            at_version: write only if nobody has written since this version of `session.record`.
+
+        Raises:
+            SessionGone: it ended meanwhile; the edits are dropped, for dead is final.
+            Conflict: somebody wrote first, and `at_version` was given.
+            InvalidValue: the data would be larger than the policy allows.
+            StoreUnavailable
+        """
+        record, changes = _require_record(session), session.pending()
+        if changes:
+            session.become(await self._edit(record, changes.apply, at_version))
+
+    async def update(self, session_id: str, function: Callable[[dict[str, Any]], None]) -> Session:
+        """Change a session's data by an exact read-modify-write: for counters, and whatever depends on its value.
+
+        Args:
+            session_id: the session's public id.
+            function: changes the dictionary that it is given; called again whenever somebody else wrote first.
+
+        Raises:
+            Revoked: there is no such session.
+            SessionGone: it ended meanwhile.
+            InvalidValue: the result is not plain data, or too large.
+            StoreUnavailable
+        """
+
+        def edit(data: Mapping[str, bytes]) -> dict[str, bytes]:
+            values = {key: unpack(value) for key, value in data.items()}
+            function(values)
+            return {key: pack(value) for key, value in values.items()}
+
+        record = _require_record(await self.find(session_id))
+        return Session(await self._edit(record, edit, None))
+
+    async def touch(self, session: Session) -> None:
+        """Write down that the session was used, if that is due: the idle timeout starts anew."""
+        record, now = _require_record(session), self.clock()
+        if now - record.seen_at >= milliseconds(self.policy.touch_every):
+            seen = record.seen(now)
+            await self.store.touch(seen.id, seen.seen_at, seen.expires_at)
+            session.used(seen)
+
+    async def rotate(
+        self,
+        session: Session,
+        *,
+        began_at: int | None = None,
+        amr: Collection[str] = (),
+        scopes: Collection[str] = (),
+        persistent: bool = False,
+    ) -> None:
+        """Give the session a new id and secret; the old ones are dead at once (S4, S19).
+
+        The new record exists before the old one dies. Requests in flight may still have their edits applied to
+        it. Tokens of the old id die with it: issue new ones.
+
+        Args:
+            session: the live session; it takes over the new id, and its pending edits are saved on the way.
+            began_at: when the subject began to prove again who they are, if they did, in milliseconds since the
+                epoch: both timeouts then start anew (S7), and the rest is that of the new proof.
+            amr: how they proved it.
+            scopes: what the session's access tokens may be used for from now on.
+            persistent: the cookie survives the end of the browser.
+
+        Raises:
+            SessionGone: it ended meanwhile.
+            Revoked: the subject was signed out everywhere since `began_at`.
+            InvalidValue: the data would be larger than the policy allows.
+            StoreUnavailable
+        """
+        old, changes = _require_record(session), session.pending()
+        for _ in range(_MAX_ATTEMPTS):
+            cookie, now = _mint(), self.clock()
+            new = old.continued(cookie, now, changes.apply(old.data))
+            if began_at is not None:
+                absolute = milliseconds(self.policy.absolute)
+                proof = {"amr": tuple(amr), "scopes": tuple(scopes)}
+                began, absolute = min(began_at, now), milliseconds(self.policy.absolute)
+                proof = {"amr": tuple(amr), "scopes": tuple(scopes)}
+                new = new.reauthenticated(began, absolute, **proof, persistent=persistent)
+            require_size(new.data, self.policy.max_data)
+            if not await self.store.create(new):
+                raise RevokedError("the subject was signed out everywhere meanwhile")
+            if await self._replaces(new, old):
+                await self._announcer.publish([self._announcer.refuse_session(old.id)])
+                session.become(new, cookie)
+                self._announcer.tell("rotated", new)
+                return
+            old = await self._living(old.id, old.subject)
+        raise StoreUnavailable("too many writers at once")
+
+    # -- tokens ------------------------------------------------------------------------------------------------
+
+    def issue(self, session: Session) -> Grant:
+        """Return an access token and a refresh token of a session: two more credentials of the same thing.
+
+        Raises:
+            InvalidValue: nobody is signed in to the session.
+            ConfigurationError: the key ring can only verify.
+        """
+        return self._issuer.grant(_require_record(session))
+
+    async def refresh(self, text: str) -> Grant:
+        """Spend a refresh token: return a new access token, and the refresh token's successor.
+
+        The table in `coatcheck.core.rotation` decides. All racers get the identical successor; a spent token out
+        of grace ends its session, and no other.
+
+        Raises:
+            Malformed, BadSignature: it is not one of ours.
+            Expired, Revoked: its session has ended.
+            Reused: it was spent before; its session has now ended.
+            StoreUnavailable
+        """
+        token = RefreshToken.parse(text, self.keyring.derive("refresh"))
+        grace = milliseconds(self.policy.refresh_grace)
+        for _ in range(_MAX_ATTEMPTS):
+            record, now = _require_record(await self.find(token.sid)), self.clock()
+            verdict = rotation.judge(token.generation, record.generation, record.refreshed_at, now, grace)
+            if verdict is rotation.Verdict.REUSE:
+                await self.revoke(record.id, reason="refresh token reused")
+                self._announcer.tell("reused", record)
+                raise Reused("this refresh token was spent before; its session has ended")
+            if verdict is rotation.Verdict.RETRY:
+                return self._issuer.grant(record)
+            spent = msgspec.structs.replace(
+                record.seen(now), generation=record.generation + 1, refreshed_at=now, version=record.version + 1
+            )
+            if await self.store.replace(spent):
+                self._announcer.tell("refreshed", spent)
+                return self._issuer.grant(spent)
+        raise StoreUnavailable("too many writers at once")
+
+    # -- ending ------------------------------------------------------------------------------------------------
+
+    async def revoke(self, session_id: str, *, reason: str = "signed out") -> bool:
+        """End a session, and say whether there was one: cookie, access and refresh tokens die together.
+
+        This process refuses at once, whatever the store answers; once the call has returned, every process does.
+
+        Raises:
+            StoreUnavailable: it may not be durable; try again.
+        """
+        found = False
+        following: str | None = session_id
+        while following is not None:
+            revoked = self._announcer.refuse_session(following)
+            removed = await self.store.delete(following)
+            await self._announcer.publish([revoked])
+            if removed is not None and removed.successor is None:
+                found = True
+                self._announcer.tell("revoked", removed, reason)
+            following = removed.successor if removed is not None else None
+        return found
+
+    async def revoke_all(self, subject: str, *, keep: str | None = None, reason: str = "signed out everywhere") -> int:
+        """End all sessions of a subject, or all but one, and return how many ended.
+
+        A sign-in that is under way meanwhile fails. Without `keep`, the subject's access tokens issued before
+        now are dead by the subject's cut-off as well as by their sessions' ids (house.md, decision 12).
+
+        Raises:
+            StoreUnavailable: it may not be durable; try again.
+        """
+        now = self.clock()
+        revoked = [] if keep is not None else [self._announcer.refuse_subject(subject, now)]
+        ended = await self.store.revoke_subject(subject, now, keep)
+        revoked += [self._announcer.refuse_session(session_id) for session_id in ended]
+        await self._announcer.publish(revoked)
+        for session_id in ended:
+            self._announcer.report("revoked", session_id, subject, reason)
+        return len(ended)
+
+    async def sweep(self) -> int:
+        """Remove expired records, and return how many; the composition root calls it every minute."""
+        now = self.clock()
+        self._announcer.revocations.prune(now)
+        return await self.store.sweep(now)
+
+    async def _edit(
+        self, record: Record, edit: Callable[[Mapping[str, bytes]], dict[str, bytes]], at_version: int | None
+    ) -> Record:
+        subject = record.subject
+        for _ in range(_MAX_ATTEMPTS):
+            if at_version is not None and record.version != at_version:
+                raise Conflict("somebody else has written the session since")
+            now = self.clock()
+            if not record.alive(now):
+                raise SessionGone("the session ended while the request ran")
+            data = edit(record.data)
+            require_size(data, self.policy.max_data)
+            edited = msgspec.structs.replace(record.seen(now), data=data, version=record.version + 1)
+            if await self.store.replace(edited):
+                return edited
+            record = await self._living(record.id, subject)
+        raise StoreUnavailable("too many writers at once")
+
+    async def _living(self, session_id: str, subject: str | None) -> Record:
+        """Return the stored record, following a rotation to the same subject's new id."""
+        record = await self._stored(session_id)
+        while record is not None and record.successor is not None and record.subject == subject:
+            record = await self._stored(record.successor)
+        if (
+            record is None
+            or record.subject != subject
+            or self._announcer.refuses(record)
+            or not record.alive(self.clock())
+        ):
+            raise SessionGone("the session ended while the request ran")
+        return record
+
+    async def _stored(self, session_id: str) -> Record | None:
+        record = await self.store.load(session_id)
+        if record is not None and record.id != session_id:
+            raise StoreUnavailable("store damaged: a record answers to another's id")
+        return record
+
+    async def _replaces(self, new: Record, old: Record) -> bool:
+        """Turn `old` into a stump that leads to `new`, or take `new` back: never two that could be used."""
+        won = False
+        try:
+            won = await self.store.replace(old.superseded(new.id, self.clock() + _STUMP_LIFETIME))
+        finally:
+            if not won:
+                await self.store.delete(new.id)
+        return won
+
+
+def _mint() -> SessionCookie:
+    return SessionCookie(base64url.encode(secrets.token_bytes(16)), secrets.token_bytes(32))
+
+
+def _require_record(session: Session) -> Record:
+    if session.record is None:
+        raise SessionGone("there is no session")
+    return session.record

@@ -1,0 +1,248 @@
+"""SQLiteStore: records in one SQLite file, shared by the processes of one machine; it survives a power cut.
+
+A record's times, version and subject are columns, and the rest is its encoding: `touch` then rewrites a few
+octets, and nothing is stored twice. The checksum binds the encoding to the id and the subject.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import sqlite3
+import time
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+
+from coatcheck.core import base64url
+from coatcheck.core.record import Record
+from coatcheck.errors import StoreUnavailable
+from coatcheck.run import offload, settle
+from coatcheck.store import Durability
+from coatcheck.stores.encoding import id_octets, protect, unprotect
+from coatcheck.stores.group_commit import Weight
+from coatcheck.stores.merging import CUTOFF_MEMORY
+from coatcheck.stores.sqlite_file import Migration, SQLiteFile
+
+_CHUNK = 500
+_PAUSE = 0.005  # seconds between two chunks, for the writers of other processes
+
+_MIGRATIONS: Final[tuple[Migration, ...]] = (
+    (
+        # A rowid table, though ids are unique: rows then lie in the order of their making, in full pages, and
+        # only the index of random ids is two thirds full.
+        """
+        CREATE TABLE coatcheck_record (
+            number INTEGER PRIMARY KEY,
+            id BLOB NOT NULL UNIQUE,
+            subject TEXT,
+            version INTEGER NOT NULL,
+            seen_at INTEGER NOT NULL,
+            expires_at INTEGER NOT NULL,
+            superseded INTEGER NOT NULL,
+            body BLOB NOT NULL
+        ) STRICT
+        """,
+        "CREATE INDEX coatcheck_record_subject ON coatcheck_record (subject) WHERE subject IS NOT NULL",
+        "CREATE INDEX coatcheck_record_expires_at ON coatcheck_record (expires_at)",
+        """
+        CREATE TABLE coatcheck_cutoff (
+            subject TEXT PRIMARY KEY,
+            before INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
+)
+
+_CREATE: Final = """
+    INSERT INTO coatcheck_record (id, subject, version, seen_at, expires_at, superseded, body)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+    WHERE NOT EXISTS (SELECT 1 FROM coatcheck_cutoff WHERE subject = ?2 AND before > ?8)
+    ON CONFLICT (id) DO NOTHING
+"""
+_LOAD: Final = "SELECT subject, version, seen_at, expires_at, body FROM coatcheck_record WHERE id = ?"
+_REPLACE: Final = """
+    UPDATE coatcheck_record SET
+        version = ?3,
+        seen_at = max(seen_at, ?4),
+        expires_at = CASE WHEN ?6 THEN ?5 ELSE max(expires_at, ?5) END,
+        superseded = ?6,
+        body = ?7
+    WHERE id = ?1 AND subject IS ?2 AND version = ?3 - 1
+"""
+_TOUCH: Final = """
+    UPDATE coatcheck_record SET seen_at = max(seen_at, ?2), expires_at = max(expires_at, ?3)
+    WHERE id = ?1 AND superseded = 0
+"""
+_DELETE: Final = """
+    DELETE FROM coatcheck_record WHERE id = ? RETURNING subject, version, seen_at, expires_at, body
+"""
+_LIST: Final = "SELECT id, subject, version, seen_at, expires_at, body FROM coatcheck_record WHERE subject = ?"
+_CUT_OFF: Final = """
+    INSERT INTO coatcheck_cutoff (subject, before) VALUES (?, ?)
+    ON CONFLICT (subject) DO UPDATE SET before = max(before, excluded.before)
+"""
+_REVOKE: Final = "DELETE FROM coatcheck_record WHERE subject = ? AND id IS NOT ? RETURNING id"
+_SWEEP: Final = """
+    DELETE FROM coatcheck_record WHERE number IN (
+        SELECT number FROM coatcheck_record WHERE expires_at <= ?1 LIMIT ?2
+    )
+"""
+_FORGET: Final = "DELETE FROM coatcheck_cutoff WHERE before < ?"
+
+
+class SQLiteStore:
+    """A store in one SQLite file: reads are done directly, in microseconds; writes by one thread.
+
+    Args:
+        path: the file; made if it is not there, readable by nobody else. Not on a network file system.
+        busy_timeout: how long another process's transaction is waited for.
+
+    Raises:
+        ConfigurationError: the path or the time-out cannot be one, or the SQLite library is too old.
+    """
+
+    durability: Durability = "power-safe"
+
+    def __init__(self, path: str | os.PathLike[str], *, busy_timeout: timedelta = timedelta(seconds=5)) -> None:
+        self._file = SQLiteFile(path, busy_timeout=busy_timeout, component="store", migrations=_MIGRATIONS)
+
+    async def open(self) -> None:
+        """Make the file and the schema; see `Store.open`."""
+        await offload(self._file.open)
+
+    async def close(self) -> None:
+        """End the writing thread and close the connections; see `Store.close`."""
+        await offload(self._file.close)
+
+    async def create(self, record: Record) -> bool:
+        """Store a new record; see `Store.create`."""
+        values = _values(record)
+        if values is None or not _storable(record.subject):
+            return False
+        row = (*values, record.created_at)
+        return await settle(self._file.write(lambda c: c.execute(_CREATE, row).rowcount == 1, Weight.DURABLE))
+
+    async def load(self, id: str) -> Record | None:
+        """Return a record, or None; see `Store.load`."""
+        octets = id_octets(id)
+        if octets is None:
+            return None
+        row = self._file.read(lambda c: c.execute(_LOAD, (octets,)).fetchone())
+        return _record(id, octets, row) if row is not None else None
+
+    async def replace(self, record: Record) -> bool:
+        """Compare and swap; see `Store.replace`."""
+        values = _values(record)
+        if values is None or not _storable(record.subject):
+            return False
+        return await settle(self._file.write(lambda c: c.execute(_REPLACE, values).rowcount == 1, Weight.DURABLE))
+
+    async def touch(self, id: str, seen_at: int, expires_at: int) -> None:
+        """Move times forward; see `Store.touch`."""
+        octets = id_octets(id)
+        if octets is not None:
+            values = (octets, seen_at, expires_at)
+            await settle(self._file.write(lambda c: c.execute(_TOUCH, values).close(), Weight.LIGHT))
+
+    async def delete(self, id: str) -> Record | None:
+        """Remove and return a record; a damaged one is removed too, but not returned; see `Store.delete`.
+
+        Raises:
+            StoreUnavailable: what was removed was damaged, so it cannot be told where its session went.
+        """
+        octets = id_octets(id)
+        if octets is None:
+            return None
+        rows = await settle(self._file.write(lambda c: c.execute(_DELETE, (octets,)).fetchall(), Weight.FINAL))
+        return _record(id, octets, rows[0]) if rows else None
+
+    async def list(self, subject: str) -> builtins.list[Record]:
+        """Return a subject's records; see `Store.list`.
+
+        Raises:
+            StoreUnavailable: one of them is damaged: a shorter list would not be the truth.
+        """
+        if not _storable(subject):
+            return []
+        rows = self._file.read(lambda c: c.execute(_LIST, (subject,)).fetchall())
+        return [_record(base64url.encode(_octets(row[0])), row[0], row[1:]) for row in rows]
+
+    async def revoke_subject(self, subject: str, before: int, keep: str | None = None) -> builtins.list[str]:
+        """Remove a subject's records, damaged ones too; see `Store.revoke_subject`."""
+        if not _storable(subject):
+            return []
+        kept = id_octets(keep) if keep is not None else None
+
+        def work(connection: sqlite3.Connection) -> builtins.list[Any]:
+            connection.execute(_CUT_OFF, (subject, before))
+            return connection.execute(_REVOKE, (subject, kept)).fetchall()
+
+        rows = await settle(self._file.write(work, Weight.FINAL))
+        return [base64url.encode(row[0]) for row in rows if type(row[0]) is bytes]
+
+    async def sweep(self, now: int) -> int:
+        """Remove expired records, some at a time, so that no other writer waits long; see `Store.sweep`."""
+        old = now - CUTOFF_MEMORY
+        await settle(self._file.write(lambda c: c.execute(_FORGET, (old,)).close(), Weight.FINAL))
+        removed = 0
+        while True:
+            chunk = await settle(self._file.write(lambda c: c.execute(_SWEEP, (now, _CHUNK)).rowcount, Weight.FINAL))
+            removed += chunk
+            if chunk < _CHUNK:
+                return removed
+            await offload(lambda: time.sleep(_PAUSE))
+
+
+def _storable(subject: str | None) -> bool:
+    """Say whether a subject is text at all: a lone surrogate is not, and nobody is called so."""
+    try:
+        (subject or "").encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _values(record: Record) -> tuple[bytes, str | None, int, int, int, bool, bytes] | None:
+    octets = id_octets(record.id)
+    if octets is None:
+        return None
+    bare = msgspec.structs.replace(record, id="", subject=None, version=0, seen_at=0, expires_at=0)
+    body = protect(bare.encode(), _context(octets, record.subject))
+    return (
+        octets,
+        record.subject,
+        record.version,
+        record.seen_at,
+        record.expires_at,
+        record.successor is not None,
+        body,
+    )
+
+
+def _record(id: str, octets: bytes, row: tuple[Any, ...]) -> Record:
+    subject, version, seen_at, expires_at, body = row
+    # A damaged page can hold values of any type, and msgspec does not check what is put in by `replace`.
+    if (
+        type(body) is not bytes
+        or type(version) is not int
+        or type(seen_at) is not int
+        or type(expires_at) is not int
+        or not (subject is None or type(subject) is str)
+    ):
+        raise StoreUnavailable("store damaged: a record's columns")
+    bare = Record.decode(unprotect(body, _context(octets, subject)))
+    return msgspec.structs.replace(
+        bare, id=id, subject=subject, version=version, seen_at=seen_at, expires_at=expires_at
+    )
+
+
+def _context(octets: bytes, subject: str | None) -> bytes:
+    return octets if subject is None else octets + b"\1" + subject.encode()
+
+
+def _octets(value: Any) -> bytes:
+    if type(value) is not bytes:
+        raise StoreUnavailable("store damaged: a record's id")
+    return value

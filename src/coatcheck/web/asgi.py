@@ -1,0 +1,143 @@
+"""The ASGI middleware: `scope["coatcheck"]` is the request's Exchange, `scope["session"]` its session."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from typing import Any
+
+from coatcheck.compose import Coatcheck
+from coatcheck.core import challenge
+from coatcheck.errors import CoatcheckError
+from coatcheck.exchange import Exchange, RequestHead
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# What a refused WebSocket is closed with: policy violation (RFC 6455, 7.4.1).
+_POLICY_VIOLATION = 1008
+_SERVER_ERROR = 500
+_HTTP_SCHEMES = {"ws": "http", "wss": "https"}
+_CARRIES_HEADERS = ("http.response.start", "websocket.accept")
+
+
+class CoatcheckMiddleware:
+    """Gives every request of an ASGI application its Exchange.
+
+    Handlers find it with `exchange(request)`, or in `scope["coatcheck"]`; `request.session` of Starlette and FastAPI
+    is the same session. The edits of a handler are saved before its response starts, and again at its end for
+    what a streamed body changed; if the handler raises or answers 5xx, they are dropped.
+
+    An error of coatcheck's that the application lets pass becomes its answer: 401, 403, 409 or 503, in JSON. In
+    Starlette and FastAPI use `add_middleware`: wrapped around the whole application, it would come after
+    Starlette has already made a 500 of it.
+
+    Args:
+        app: the application.
+        coatcheck: opened with the application's lifespan, or at the first request where there is none.
+        csrf_exempt: paths at which other sites may send unsafe requests, for webhooks and the like.
+    """
+
+    def __init__(self, app: App, *, coatcheck: Coatcheck, csrf_exempt: Collection[str] = ()) -> None:
+        self.app = app
+        self.coatcheck = coatcheck
+        self.csrf_exempt = frozenset(csrf_exempt)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of the ASGI protocol."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif scope["type"] in ("http", "websocket"):
+            await self._serve(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_and_open() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self.coatcheck.open()
+            return message
+
+        try:
+            await self.app(scope, receive_and_open, send)
+        finally:
+            await self.coatcheck.close()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        responder = _Responder(send)
+        try:
+            await self.coatcheck.open()
+            head = _head(scope)
+            found = await Exchange.begin(head, self.coatcheck.sessions, self.coatcheck.verifier)
+            responder.exchange = found
+            if scope["path"] not in self.csrf_exempt:
+                found.require_same_site()
+            scope["coatcheck"] = found
+            scope["session"] = found.session
+            await self.app(scope, receive, responder)
+            if not responder.failed:
+                await found.finish()
+        except CoatcheckError as error:
+            if responder.started or error.status == 500:
+                raise
+            await _refuse(scope, send, error)
+
+
+class _Responder:
+    """The application's `send`: lets nothing leave before the session is saved and its headers are there."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.exchange: Exchange | None = None
+        self.started = False
+        self.failed = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] in _CARRIES_HEADERS and self.exchange is not None:
+            self.failed = message.get("status", 200) >= _SERVER_ERROR
+            if not self.failed:
+                await self.exchange.finish()
+            message = {**message, "headers": self.exchange.dress(message.get("headers", ()))}
+            self.started = True
+        await self._send(message)
+
+
+def exchange(request: Any) -> Exchange:
+    """Return the Exchange of a request or connection that has a `scope`, as Starlette's and FastAPI's have.
+
+    Raises:
+        KeyError: the middleware is not installed.
+    """
+    found: Exchange = request.scope["coatcheck"]
+    return found
+
+
+def _head(scope: Scope) -> RequestHead:
+    client = scope.get("client")
+    websocket = scope["type"] == "websocket"
+    scheme: str = scope.get("scheme", "http")
+    return RequestHead(
+        method="CONNECT" if websocket else scope["method"],
+        scheme=_HTTP_SCHEMES.get(scheme, scheme),
+        headers=list(scope["headers"]),
+        address=client[0] if client else "",
+    )
+
+
+async def _refuse(scope: Scope, send: Send, error: CoatcheckError) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": error.code})
+        return
+    body = json.dumps({"error": error.oauth_error, "code": error.code, "error_description": str(error)}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode("ascii")),
+        (b"vary", b"Cookie, Authorization, Sec-Fetch-Site, Origin"),
+        *challenge.headers(error),
+    ]
+    await send({"type": "http.response.start", "status": challenge.status(error), "headers": headers})
+    await send({"type": "http.response.body", "body": body})
