@@ -12,6 +12,7 @@ from coatcheck.core.claims import Claims, Principal
 from coatcheck.core.cookies import Cookie
 from coatcheck.core.keys import Key, Keyring
 from coatcheck.core.policy import Policy
+from coatcheck.core.revocation import Revocations
 from coatcheck.core.session import Session
 from coatcheck.errors import (
     BadSignature,
@@ -29,6 +30,7 @@ from coatcheck.errors import (
     Revoked,
     SessionGone,
     StoreUnavailable,
+    Superseded,
     WrongClaim,
 )
 from coatcheck.exchange import Exchange
@@ -67,12 +69,14 @@ __all__ = [
     "Policy",
     "Principal",
     "Reused",
+    "Revocations",
     "Revoked",
     "SQLiteStore",
     "Session",
     "SessionGone",
     "Sessions",
     "StoreUnavailable",
+    "Superseded",
     "Verifier",
     "WrongClaim",
 ]

@@ -8,6 +8,7 @@ CoatcheckError
 │   ├── Expired             it was good once
 │   ├── WrongClaim          it is genuine, but not for this use (`.claim` says which claim)
 │   ├── Revoked             its session was ended, or never existed
+│   │   └── Superseded      its browser has been given a newer cookie since
 │   ├── Reused              a spent refresh token: its session has been ended
 │   └── Insufficient        genuine and alive, but not enough: scope, or too long ago
 ├── CrossSite               a browser sent it for another site: 403
@@ -82,6 +83,10 @@ class Revoked(CredentialError):
     """The session behind the credential was ended, or there never was one."""
 
     code = "revoked"
+
+
+class Superseded(Revoked):
+    """The session's browser has been given another cookie: by a rotation, or a sign-in. This one came late."""
 
 
 class Reused(CredentialError):

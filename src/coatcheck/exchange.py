@@ -15,55 +15,28 @@ import logging
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 
-import msgspec
-
 from coatcheck.core import credentials, csrf
 from coatcheck.core.claims import Principal
 from coatcheck.core.cookies import Cookie, find_cookie
 from coatcheck.core.credentials import AccessToken
 from coatcheck.core.policy import seconds
-from coatcheck.core.record import Device, Record
+from coatcheck.core.record import Record
 from coatcheck.core.session import Session
-from coatcheck.errors import CredentialError, Insufficient, Malformed, Missing, SessionGone, StoreUnavailable
+from coatcheck.errors import (
+    CredentialError,
+    Insufficient,
+    Malformed,
+    Missing,
+    SessionGone,
+    StoreUnavailable,
+    Superseded,
+)
 from coatcheck.issuer import Grant
+from coatcheck.request_head import Headers, RequestHead
 from coatcheck.sessions import Sessions
 from coatcheck.verifier import Verifier
 
 _log = logging.getLogger("coatcheck")
-_MAX_USER_AGENT = 256
-
-Headers = list[tuple[bytes, bytes]]
-
-
-class RequestHead(msgspec.Struct, frozen=True):
-    """What an Exchange needs of a request: all that ASGI and WSGI have in common.
-
-    Args:
-        method: as sent; "CONNECT" for a WebSocket handshake, which is judged like an unsafe method (F11).
-        scheme: "http" or "https", as seen by the browser.
-        headers: pairs, the names in lower case.
-        address: of the client, or "".
-    """
-
-    method: str
-    scheme: str
-    headers: Headers
-    address: str = ""
-
-    def values(self, name: bytes) -> list[bytes]:
-        """Return every value of a header."""
-        return [value for header, value in self.headers if header == name]
-
-    def value(self, name: bytes) -> bytes | None:
-        """Return a header's value, several joined by a comma, or None."""
-        found = self.values(name)
-        return b", ".join(found) if found else None
-
-    @property
-    def device(self) -> Device:
-        """Where the request comes from, as far as it tells."""
-        agent = (self.value(b"user-agent") or b"")[:_MAX_USER_AGENT].decode("latin-1")
-        return Device("".join(c for c in agent if c.isprintable()), self.address)
 
 
 class Exchange:
@@ -76,7 +49,7 @@ class Exchange:
         self._sessions = sessions
         self._verifier = verifier
         self._policy = sessions.policy
-        self._principal: Principal | None = None
+        self._token: Principal | None = None
         self._ambient = True
         self._looked = False
         self._set_cookies: dict[str, bytes] = {}
@@ -100,7 +73,7 @@ class Exchange:
                 exchange._ambient = presented.ambient
                 await exchange._verify(presented)
             elif presented is not None:
-                exchange._enter(await sessions.load(presented))
+                exchange.session = await sessions.load(presented)
         except CredentialError as refusal:
             exchange.refusal = refusal
         return exchange
@@ -129,7 +102,7 @@ class Exchange:
     def principal(self) -> Principal | None:
         """Whom the request acts as; None if nobody, or if what it presented was refused."""
         self._looked = True
-        return self._principal
+        return self._token or self.session.principal
 
     def require(
         self, *, scopes: Collection[str] = (), max_age: timedelta | None = None, amr: Collection[str] = ()
@@ -218,20 +191,31 @@ class Exchange:
                 device=self.head.device,
                 data=carried,
             )
-            if old.id is not None:
-                await self._sessions.revoke(old.id, reason="replaced by a sign-in")
+            if old.record is not None:
+                await self._sessions.supersede(old)
             old.become(new.record, new.cookie)
-        self.refusal = None
-        self._enter(old)
-        self._hand_out(old)
+        self.refusal = self._token = None
         return old
+
+    async def rotate(self) -> None:
+        """Give the session a new id and secret, and the browser its new cookie; tokens of the old id are dead.
+
+        Raises:
+            Missing: there is no session.
+            SessionGone: it ended meanwhile.
+            StoreUnavailable
+        """
+        self._require_session()
+        await self._sessions.rotate(self.session)
 
     def issue(self) -> Grant:
         """Return an access token and a refresh token of the current session, as its further credentials.
 
         Raises:
-            InvalidValue: nobody is signed in.
+            Missing: there is no session at hand; behind an access token, `load_session` fetches it.
+            InvalidValue: nobody is signed in to it.
         """
+        self._require_session()
         self._no_store = True
         return self._sessions.issue(self.session)
 
@@ -247,12 +231,12 @@ class Exchange:
     async def sign_out(self) -> bool:
         """End the session that the request acts for, by whichever credential, and take its cookies back.
 
-        Says whether there was one. A refused credential has nothing to end.
+        Says whether there was one. A refused credential has nothing to end, but its cookie is taken back.
 
         Raises:
             StoreUnavailable: it may not be durable; this process refuses the session nevertheless.
         """
-        session_id = self._principal.session_id if self._principal else self.session.id
+        session_id = self._token.session_id if self._token else self.session.id
         ended = session_id is not None and await self._sessions.revoke(session_id)
         self._leave()
         return ended
@@ -312,6 +296,7 @@ class Exchange:
 
     def dress(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         """Return a response's headers with ours among them: one Set-Cookie a name, Vary, Cache-Control."""
+        self._hand_out()
         ours = {name.encode("ascii") + b"=" for name in self._set_cookies}
         dressed = [
             (name, value)
@@ -332,24 +317,16 @@ class Exchange:
         principal = self._verifier.verify(token.text)
         if self._verifier.must_ask():
             await self._sessions.find(principal.session_id)
-        self._principal = principal
+        self._token = principal
         self.session = Session.detached()
 
-    def _enter(self, session: Session) -> None:
-        self.session = session
-        record = session.record
-        if record is not None and record.subject is not None:
-            self._principal = Principal(
-                subject=record.subject,
-                session_id=record.id,
-                scopes=record.scopes,
-                auth_time=record.auth_time // 1000,
-                amr=record.amr,
-            )
+    def _require_session(self) -> None:
+        if self.session.record is None:
+            raise self.refusal or Missing("there is no session at hand")
 
     def _leave(self) -> None:
         self.session.become(None)
-        self._principal = None
+        self._token = None
         for cookie in (self._policy.cookie, self._policy.access_cookie, self._policy.refresh_cookie):
             if cookie.name in self._set_cookies or self._presents(cookie):
                 self.delete_cookie(cookie)
@@ -362,17 +339,16 @@ class Exchange:
             return True
 
     async def _save(self, session: Session) -> None:
-        if session.record is None:
-            data = session.pending().apply({})
-            if data:
+        try:
+            if session.record is not None:
+                await self._sessions.save(session)
+            elif isinstance(self.refusal, Superseded):
+                _log.info("edits dropped: the browser has been given another session cookie since")
+            elif data := session.pending().apply({}):
                 made = await self._sessions.create(device=self.head.device, data=data)
                 session.become(made.record, made.cookie)
-                self._hand_out(session)
-            return
-        try:
-            await self._sessions.save(session)
-        except SessionGone:
-            _log.info("edits of session %s dropped: it ended while the request ran", session.id)
+        except SessionGone as gone:
+            _log.info("edits of session %s dropped: %s", session.id, gone)
             session.become(None)
 
     async def _touch(self, session: Session) -> None:
@@ -382,9 +358,11 @@ class Exchange:
             # The request was served on a fresh load; that its use could not be noted is no reason to fail it.
             _log.warning("use of session %s not noted: the store is unavailable", session.id)
 
-    def _hand_out(self, session: Session) -> None:
-        if session.cookie is not None and session.record is not None:
-            self.set_cookie(self._policy.cookie, session.cookie.value, max_age=self._lasting(session.record))
+    def _hand_out(self) -> None:
+        """Send the session's cookie, if this request made or rotated the session."""
+        if self.session.cookie is not None and self.session.record is not None:
+            lasting = self._lasting(self.session.record)
+            self.set_cookie(self._policy.cookie, self.session.cookie.value, max_age=lasting)
             self._no_store = True
 
     def _lasting(self, record: Record) -> timedelta | None:

@@ -1,4 +1,4 @@
-"""Issuer: makes the access and refresh tokens of a session; and Grant, the pair of them."""
+"""Issuer: makes the credentials of a session: its cookie, and the Grant of an access and a refresh token."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import secrets
 import msgspec
 
 from coatcheck.clock import Clock
+from coatcheck.core import base64url
 from coatcheck.core.claims import build_access_token
-from coatcheck.core.credentials import RefreshToken
+from coatcheck.core.credentials import RefreshToken, SessionCookie
 from coatcheck.core.jws import sign
 from coatcheck.core.keys import Keyring
 from coatcheck.core.policy import Policy, seconds
@@ -76,3 +77,8 @@ class Issuer:
             expires_in=lifetime,
             scope=scope,
         )
+
+
+def mint_cookie() -> SessionCookie:
+    """Return the cookie of a new session: 128 random bits of id and 256 of secret (S1)."""
+    return SessionCookie(base64url.encode(secrets.token_bytes(16)), secrets.token_bytes(32))

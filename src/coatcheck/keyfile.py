@@ -52,8 +52,8 @@ class KeyFile:
 
     Args:
         path: of the file; made by `open` if it is not there.
-        algorithm: of the keys that are made: RS256, HS256, ES256 or Ed25519. Keys of another algorithm that are in
-            the file stay as they are.
+        algorithm: of the keys that `open` makes: RS256, HS256, ES256 or Ed25519; EdDSA writes the older name of the
+            last. What is in the file already stays as it is.
         clock: milliseconds since the epoch.
     """
 
@@ -91,15 +91,16 @@ class KeyFile:
             raise ConfigurationError(f"the key file {self.path} is gone")
         return _ring(stored)
 
-    def rotate(self, *, published_for: timedelta = PUBLISH_AHEAD) -> Keyring:
+    def rotate(self, *, published_for: timedelta = PUBLISH_AHEAD, algorithm: str | None = None) -> Keyring:
         """Let the upcoming key sign, retire the one that did, and publish a new upcoming one.
 
         Args:
             published_for: refuse if the upcoming key was published more recently than this: a verifier that still
                 holds the JWKS from before would not know it (P8, J19).
+            algorithm: of the new upcoming key; the one of the key that signs, if left out.
 
         Raises:
-            ConfigurationError: it is too early, or the file cannot be read or written.
+            ConfigurationError: it is too early, the algorithms do not mix, or the file cannot be read or written.
         """
         with self._locked():
             stored, now = self._read(), self._clock()
@@ -110,8 +111,10 @@ class KeyFile:
             if upcoming is not None and too_young:
                 wait = -((upcoming.made_at + milliseconds(published_for) - now) // -1000)
                 raise ConfigurationError(f"the upcoming key was published too recently; try again in {wait} s")
-            self._write(self._rotated(stored, now))
-            return _ring(stored)
+            self._rotate(stored, now, algorithm)
+            ring = _ring(stored)
+            self._write(stored)
+            return ring
 
     def keys(self) -> list[StoredKey]:
         """Return what the file holds, for a console; the JWKs are private ones.
@@ -126,12 +129,13 @@ class KeyFile:
 
     def _first(self) -> _Stored:
         secret = base64url.encode(secrets.token_bytes(32))
-        return _Stored(format=_FORMAT, secret=secret, keys=[self._made("signing"), self._made("upcoming")])
+        keys = [self._made("signing", self._algorithm), self._made("upcoming", self._algorithm)]
+        return _Stored(format=_FORMAT, secret=secret, keys=keys)
 
-    def _made(self, role: str) -> StoredKey:
-        return StoredKey(role=role, made_at=self._clock(), jwk=Key.generate(self._algorithm).private_jwk())
+    def _made(self, role: str, algorithm: str) -> StoredKey:
+        return StoredKey(role=role, made_at=self._clock(), jwk=Key.generate(algorithm).private_jwk())
 
-    def _rotated(self, stored: _Stored, now: int) -> _Stored:
+    def _rotate(self, stored: _Stored, now: int, algorithm: str | None) -> None:
         for key in stored.keys:
             if key.role == "signing":
                 key.role, key.retired_at = "retired", now
@@ -139,8 +143,8 @@ class KeyFile:
                 key.role = "signing"
         oldest = now - milliseconds(_KEEP_RETIRED)
         stored.keys = [key for key in stored.keys if key.role == "signing" or key.retired_at > oldest]
-        stored.keys.append(self._made("upcoming"))
-        return stored
+        signing = next(key for key in stored.keys if key.role == "signing")
+        stored.keys.append(self._made("upcoming", algorithm or signing.jwk["alg"]))
 
     def _stat(self) -> tuple[int, int, int] | None:
         try:

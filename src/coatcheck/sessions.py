@@ -7,7 +7,6 @@ again. Nothing is ever written on the strength of something read before the race
 from __future__ import annotations
 
 import builtins
-import secrets
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -15,18 +14,18 @@ import msgspec
 
 from coatcheck.announcer import Announcer
 from coatcheck.clock import Clock, system_clock
-from coatcheck.core import base64url, rotation
+from coatcheck.core import rotation
 from coatcheck.core.credentials import RefreshToken, SessionCookie
 from coatcheck.core.keys import Keyring
 from coatcheck.core.policy import Policy, milliseconds
-from coatcheck.core.record import Device, Record, pack, require_size, require_subject, unpack
+from coatcheck.core.record import Device, Record, editing, require_size, require_subject
 from coatcheck.core.revocation import Revocations
 from coatcheck.core.session import Session
 from coatcheck.errors import Conflict, Reused, SessionGone, StoreUnavailable
 from coatcheck.errors import Revoked as RevokedError
 from coatcheck.events import OnEvent, log_event
 from coatcheck.feed import Feed
-from coatcheck.issuer import Grant, Issuer
+from coatcheck.issuer import Grant, Issuer, mint_cookie
 from coatcheck.store import Store
 
 # A loop that loses this often is not racing, it is starving; the caller is told so instead of waiting for ever (P9).
@@ -38,7 +37,8 @@ _STUMP_LIFETIME = 10 * 60 * 1000
 class Sessions:
     """The desk at which sessions are made, found, changed and ended.
 
-    All methods raise StoreUnavailable when the store cannot answer; nobody is signed in or out on a guess (P6).
+    All methods but `issue` raise StoreUnavailable when the store cannot answer, besides what they say: nobody is
+    signed in or out on a guess (P6).
     """
 
     def __init__(
@@ -89,11 +89,10 @@ class Sessions:
         Raises:
             InvalidValue: the subject cannot be one, or the data is too large.
             Revoked: the subject was signed out everywhere since `began_at`.
-            StoreUnavailable
         """
         require_subject(subject, self.policy.client_id)
         require_size(data or {}, self.policy.max_data)
-        now, cookie = self.clock(), _mint()
+        now, cookie = self.clock(), mint_cookie()
         record = Record.begin(
             cookie,
             subject,
@@ -117,15 +116,14 @@ class Sessions:
 
         Raises:
             Revoked: there is none: never was, or it was ended.
+            Superseded: its browser has been given another cookie since.
             BadSignature: the secret is not that session's.
             Expired: an idle or absolute timeout has passed.
-            StoreUnavailable
         """
         record = await self._stored(cookie.id)
-        if record is None or self._announcer.refuses(record):
-            raise RevokedError("no live session has this id")
-        record.judge(cookie.secret, self.clock())
-        return Session(record)
+        if record is not None:
+            record.judge(cookie.secret, self.clock())
+        return await self._session(record)
 
     async def find(self, session_id: str) -> Session:
         """Return the live session with this id, for callers that need no proof: consoles, and verifiers that ask.
@@ -134,12 +132,9 @@ class Sessions:
 
         Raises:
             Revoked: there is no live one.
-            StoreUnavailable
         """
         record = await self._stored(session_id)
-        if record is None or self._announcer.refuses(record) or not record.alive(self.clock()):
-            raise RevokedError("no live session has this id")
-        return Session(record)
+        return await self._session(record if record is not None and record.alive(self.clock()) else None)
 
     async def list(self, subject: str) -> builtins.list[Session]:
         """Return the subject's live sessions, last seen first."""
@@ -161,7 +156,6 @@ class Sessions:
             SessionGone: it ended meanwhile; the edits are dropped, for dead is final.
             Conflict: somebody wrote first, and `at_version` was given.
             InvalidValue: the data would be larger than the policy allows.
-            StoreUnavailable
         """
         record, changes = _require_record(session), session.pending()
         if changes:
@@ -178,16 +172,9 @@ class Sessions:
             Revoked: there is no such session.
             SessionGone: it ended meanwhile.
             InvalidValue: the result is not plain data, or too large.
-            StoreUnavailable
         """
-
-        def edit(data: Mapping[str, bytes]) -> dict[str, bytes]:
-            values = {key: unpack(value) for key, value in data.items()}
-            function(values)
-            return {key: pack(value) for key, value in values.items()}
-
         record = _require_record(await self.find(session_id))
-        return Session(await self._edit(record, edit, None))
+        return Session(await self._edit(record, editing(function), None))
 
     async def touch(self, session: Session) -> None:
         """Write down that the session was used, if that is due: the idle timeout starts anew."""
@@ -223,11 +210,10 @@ class Sessions:
             SessionGone: it ended meanwhile.
             Revoked: the subject was signed out everywhere since `began_at`.
             InvalidValue: the data would be larger than the policy allows.
-            StoreUnavailable
         """
         old, changes = _require_record(session), session.pending()
         for _ in range(_MAX_ATTEMPTS):
-            cookie, now = _mint(), self.clock()
+            cookie, now = mint_cookie(), self.clock()
             new = old.continued(cookie, now, changes.apply(old.data))
             if began_at is not None:
                 absolute = milliseconds(self.policy.absolute)
@@ -267,7 +253,6 @@ class Sessions:
             Malformed, BadSignature: it is not one of ours.
             Expired, Revoked: its session has ended.
             Reused: it was spent before; its session has now ended.
-            StoreUnavailable
         """
         token = RefreshToken.parse(text, self.keyring.derive("refresh"))
         grace = milliseconds(self.policy.refresh_grace)
@@ -307,8 +292,22 @@ class Sessions:
             if removed is not None and removed.successor is None:
                 found = True
                 self._announcer.tell("revoked", removed, reason)
-            following = removed.successor if removed is not None else None
+            following = (removed.successor or None) if removed is not None else None
         return found
+
+    async def supersede(self, session: Session) -> None:
+        """End a session because its browser has been given another one, and remember that for a while.
+
+        A request that still comes with the old cookie is then known to be late, and gets no session of its own,
+        whose cookie would undo the sign-in.
+        """
+        record: Record | None = _require_record(session)
+        while record is not None and record.successor is None:
+            if await self.store.replace(record.superseded("", self.clock() + _STUMP_LIFETIME)):
+                await self._announcer.publish([self._announcer.refuse_session(record.id)] if record.subject else [])
+                self._announcer.tell("revoked", record, "replaced by a sign-in")
+                return
+            record = await self._stored(record.id)
 
     async def revoke_all(self, subject: str, *, keep: str | None = None, reason: str = "signed out everywhere") -> int:
         """End all sessions of a subject, or all but one, and return how many ended.
@@ -366,6 +365,16 @@ class Sessions:
             raise SessionGone("the session ended while the request ran")
         return record
 
+    async def _session(self, record: Record | None) -> Session:
+        if record is not None and self._announcer.refuses(record):
+            # Refused here and still stored: a revocation that the store could not take. Whoever comes with the
+            # credential again, perhaps to sign out once more, has it finished.
+            await self.revoke(record.id, reason="a revocation was finished")
+            record = None
+        if record is None:
+            raise RevokedError("no live session has this id")
+        return Session(record)
+
     async def _stored(self, session_id: str) -> Record | None:
         record = await self.store.load(session_id)
         if record is not None and record.id != session_id:
@@ -381,10 +390,6 @@ class Sessions:
             if not won:
                 await self.store.delete(new.id)
         return won
-
-
-def _mint() -> SessionCookie:
-    return SessionCookie(base64url.encode(secrets.token_bytes(16)), secrets.token_bytes(32))
 
 
 def _require_record(session: Session) -> Record:

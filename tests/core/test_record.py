@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from coatcheck.core.credentials import SessionCookie
 from coatcheck.core.record import Changes, Device, Record, digest, pack, require_subject, unpack
 from coatcheck.core.session import Session
-from coatcheck.errors import BadSignature, Expired, InvalidValue, Revoked, StoreUnavailable
+from coatcheck.errors import BadSignature, Expired, InvalidValue, StoreUnavailable, Superseded
 
 COOKIE = SessionCookie("A" * 22, b"s" * 32)
 NOW = 1_800_000_000_000
@@ -93,7 +93,7 @@ def test_the_wrong_secret_is_refused_before_anything_else_is_told() -> None:
 
 def test_a_replaced_id_is_dead_at_once() -> None:
     """The stump of a rotation authenticates nobody."""
-    with pytest.raises(Revoked):
+    with pytest.raises(Superseded):
         record().superseded("B" * 22, NOW + MINUTE).judge(COOKIE.secret, NOW)
 
 

@@ -147,7 +147,8 @@ def test_p1_a_refresh_never_undoes_a_sign_out() -> None:
 
 def test_s4_sign_in_and_a_writer_of_the_anonymous_session() -> None:
     """The old id is dead after the sign-in, and what the anonymous request writes late is not taken along."""
-    from coatcheck.exchange import Exchange, RequestHead
+    from coatcheck.exchange import Exchange
+    from coatcheck.request_head import RequestHead
 
     def scene(world: World) -> tuple[list[Coroutine[Any, Any, Any]], Callable[[list[Outcome]], None]]:
         run(world.sessions.revoke(world.session.id or ""))
@@ -163,7 +164,9 @@ def test_s4_sign_in_and_a_writer_of_the_anonymous_session() -> None:
             [signed_in] = world.alive()
             assert signed_in.id != visit.id
             assert "late" not in signed_in
-            assert run(world.plain.load(visit.id or "")) is None
+            stump = run(world.plain.load(visit.id or ""))
+            assert stump is not None
+            assert (stump.successor, stump.data) == ("", {})
 
         return [exchange.sign_in("ann"), world.racing.save(held)], check
 

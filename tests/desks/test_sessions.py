@@ -470,6 +470,21 @@ class TestEnding:
         with pytest.raises(Revoked):
             world.verify(grant.access_token)
 
+    async def test_p1_a_revocation_that_could_not_be_stored_is_finished_by_the_next_try(self, world: World) -> None:
+        """Signing out again after a 503 leaves nothing stored that a restart could bring back."""
+        session = await world.sessions.create("ann")
+        refresh = world.sessions.issue(session).refresh_token
+        for again in (lambda: world.sessions.load(ticket(session)), lambda: world.sessions.refresh(refresh)):
+            world.store.broken = True
+            with pytest.raises(StoreUnavailable):
+                await world.sessions.revoke(ident(session))
+            world.store.broken = False
+            with pytest.raises(Revoked):
+                await again()
+            assert await world.store.list("ann") == []
+            session = await world.sessions.create("ann")
+            refresh = world.sessions.issue(session).refresh_token
+
     async def test_p6_a_store_that_is_down_is_not_signed_out(self, world: World) -> None:
         """The error says that nothing can be said."""
         session = await world.sessions.create("ann")

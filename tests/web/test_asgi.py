@@ -362,7 +362,7 @@ async def test_c2_one_line_a_name(world: World, browser: Any) -> None:
 
 
 async def test_c2_signing_in_and_out_in_one_request_is_one_line(browser: Any) -> None:
-    """The last word counts."""
+    """The last word counts, and a browser that had a cookie is left without one."""
     world = World()
 
     async def both(request: Request) -> Response:
@@ -370,9 +370,12 @@ async def test_c2_signing_in_and_out_in_one_request_is_one_line(browser: Any) ->
         await exchange(request).sign_out()
         return PlainTextResponse("x")
 
-    app = starlette(world.coat, [Route("/", both, methods=["POST"])])
-    [line] = (await browser(app)("POST", "/")).all("set-cookie")
+    one = browser(starlette(world.coat, [Route("/", both, methods=["POST"]), Route("/write", write, methods=["POST"])]))
+    assert (await one("POST", "/")).all("set-cookie") == []
+    await one("POST", "/write?a=1")
+    [line] = (await one("POST", "/")).all("set-cookie")
     assert "Max-Age=0" in line
+    assert one.jar == {}
 
 
 async def test_what_a_streamed_body_writes_is_saved(world: World, browser: Any) -> None:
@@ -425,6 +428,40 @@ async def test_a_late_anonymous_request_does_not_undo_the_sign_in(browser: Any) 
     late = await tab("POST", "/slow")
     assert (late.body, late.all("set-cookie")) == (b"done", [])
     assert (await tab("GET", "/me")).json()["subject"] == "ann"
+
+
+async def test_a_late_request_with_the_cookie_from_before_the_sign_in_sets_none(world: World, browser: Any) -> None:
+    """It left the browser before the sign-in was answered and arrives after it: its write is dropped, not adopted."""
+    tab = browser(world.app)
+    await tab("POST", "/write?a=1")
+    before = f"__Host-session={tab.jar['__Host-session']}"
+    await tab("POST", "/sign_in")
+    late = await tab("POST", "/write?b=2", cookies=before)
+    assert (late.status, late.all("set-cookie")) == (200, [])
+    assert (await tab("GET", "/read")).json() == {"a": "1"}
+
+
+async def test_the_id_can_be_rotated_on_demand(world: World, browser: Any) -> None:
+    """The browser gets the new cookie, by the exchange or by the desk; the old one is dead."""
+
+    async def rotate(request: Request) -> Response:
+        if "desk" in request.query_params:
+            await world.coat.sessions.rotate(exchange(request).session)
+        else:
+            await exchange(request).rotate()
+        others = await exchange(request).sign_out_others()
+        return JSONResponse([exchange(request).require().session_id, others])
+
+    routes = [Route(f"/{handler.__name__}", handler, methods=["GET", "POST"]) for handler in (sign_in, me, rotate)]
+    one = browser(starlette(world.coat, routes))
+    assert (await one("POST", "/rotate")).status == 401
+    await one("POST", "/sign_in")
+    for path in ("/rotate", "/rotate?desk=1"):
+        old = one.jar["__Host-session"]
+        [session_id, others] = (await one("POST", path)).json()
+        assert (await one("GET", "/me", cookies=f"__Host-session={old}")).status == 401
+        assert (await one("GET", "/me")).json()["session"] == session_id
+        assert others == 0
 
 
 class TestTokens:

@@ -2,8 +2,8 @@
 
 A session's life, judged in this order (`judge`):
 
-    revoked or replaced by another id      -> Revoked
     the secret is not the stored one       -> BadSignature
+    another id has replaced this one       -> Superseded
     now >= ends_at   (absolute timeout)    -> Expired
     now >= expires_at (idle timeout)       -> Expired
     otherwise                              -> alive
@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import msgspec
 
 from coatcheck.core.credentials import SessionCookie
-from coatcheck.errors import BadSignature, Expired, InvalidValue, Revoked, StoreUnavailable
+from coatcheck.errors import BadSignature, Expired, InvalidValue, StoreUnavailable, Superseded
 
 FORMAT = b"\x01"
 MAX_SUBJECT = 255
@@ -154,14 +154,14 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         Not checked here: the revocations of other processes, and whether the store still has the record.
 
         Raises:
-            Revoked: another id has replaced this one.
+            Superseded: another id has replaced this one.
             BadSignature: the secret is not this session's.
             Expired: an idle or absolute timeout has passed (S6, S7).
         """
         if not hmac.compare_digest(digest(secret), self.digest):
             raise BadSignature("the session cookie's secret is wrong")
         if self.successor is not None:
-            raise Revoked("the session has continued under another id")
+            raise Superseded("the browser has been given another session cookie since")
         if not self.alive(now):
             raise Expired("the session has expired")
 
@@ -173,7 +173,10 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         )
 
     def superseded(self, successor: str, until: int) -> Record:
-        """Return the stump that points requests in flight at the session's new id, and holds no data."""
+        """Return the stump that points requests in flight at the session's new id, and holds no data.
+
+        With an empty `successor` it leads nowhere: another subject has signed in, or the visitor has.
+        """
         return msgspec.structs.replace(
             self, successor=successor, data={}, expires_at=min(until, self.expires_at), version=self.version + 1
         )
@@ -236,6 +239,17 @@ def _require_plain(value: Any, depth: int) -> None:
             _require_plain(inner, depth - 1)
     elif value is not None and kind not in (bool, float, str, bytes):
         raise InvalidValue(f"session data must be plain data, not {kind.__name__}")
+
+
+def editing(function: Callable[[dict[str, Any]], None]) -> Callable[[Mapping[str, bytes]], dict[str, bytes]]:
+    """Return `function`, which changes a dictionary of values in place, as an edit of packed data."""
+
+    def edit(data: Mapping[str, bytes]) -> dict[str, bytes]:
+        values = {key: unpack(value) for key, value in data.items()}
+        function(values)
+        return {key: pack(value) for key, value in values.items()}
+
+    return edit
 
 
 class Changes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
+from coatcheck.core.claims import Principal
 from coatcheck.core.credentials import SessionCookie
 from coatcheck.core.record import Changes, Device, Record, pack, unpack
 from coatcheck.errors import InvalidValue
@@ -74,6 +75,20 @@ class Session(MutableMapping[str, Any]):
     def seen_at(self) -> int:
         """When the session was last seen, to within the policy's `touch_every`, in milliseconds since the epoch."""
         return self._record.seen_at if self._record else 0
+
+    @property
+    def principal(self) -> Principal | None:
+        """Whom a request with this session's cookie acts as, or None."""
+        record = self._record
+        if record is None or record.subject is None:
+            return None
+        return Principal(
+            subject=record.subject,
+            session_id=record.id,
+            scopes=record.scopes,
+            auth_time=record.auth_time // 1000,
+            amr=record.amr,
+        )
 
     def __repr__(self) -> str:
         return f"<Session id={self.id} subject={self.subject!r}>"

@@ -9,7 +9,8 @@ from typing import Any
 from coatcheck.compose import Coatcheck
 from coatcheck.core import challenge
 from coatcheck.errors import CoatcheckError
-from coatcheck.exchange import Exchange, RequestHead
+from coatcheck.exchange import Exchange
+from coatcheck.request_head import RequestHead
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
