@@ -462,9 +462,7 @@ def test_a_cycle_is_found() -> None:
 
 def test_a_docstring_does_not_make_a_function_long() -> None:
     text = '@cache\ndef plain():\n    """One.\n\n    Two.\n    """\n    return 1\n'
-    assert function_lengths(Module("coatcheck.core.x", is_package=False, text=text)) == {
-        "coatcheck.core.x:2 plain": 2
-    }
+    assert function_lengths(Module("coatcheck.core.x", is_package=False, text=text)) == {"coatcheck.core.x:2 plain": 2}
 
 
 def test_the_90th_percentile_is_the_length_that_nine_in_ten_stay_within() -> None:

@@ -10,9 +10,7 @@ import os
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036  an older interpreter can read this far, and is told so in words
-    sys.exit(
-        "dev: Python 3.11 or later is needed; try: python3.11 tools/dev.py ... or make PYTHON=python3.11 ..."
-    )
+    sys.exit("dev: Python 3.11 or later is needed; try: python3.11 tools/dev.py ... or make PYTHON=python3.11 ...")
 
 import contextlib
 import fcntl
@@ -219,9 +217,7 @@ def _install_uv(folder: Path) -> None:
     try:
         venv.create(folder, clear=True, symlinks=True, with_pip=not has_pip)
     except subprocess.CalledProcessError:
-        raise Failure(
-            "neither pip nor uv is here: install one (Debian: apt-get install python3-pip)"
-        ) from None
+        raise Failure("neither pip nor uv is here: install one (Debian: apt-get install python3-pip)") from None
     python = folder / "bin" / "python"
     pip: Command = [BASE_PYTHON, "-m", "pip", "--python", python] if has_pip else [python, "-m", "pip"]
     quietly([*pip, "install", "--require-hashes", "-r", REQUIREMENTS / "uv.txt"], "installing uv")

@@ -145,9 +145,9 @@ def render() -> str:
     lines = [
         "# Requirements, and the tests that prove them",
         "",
-        "What the specifications and OWASP's and NIST's advice ask of sessions, cookies and tokens, row by row, with the",
-        "tests that prove it. This table is written by `python3 tools/requirements.py` from the tests themselves, and a",
-        "test fails if it is out of date or a row has no proof.",
+        "What the specifications and OWASP's and NIST's advice ask of sessions, cookies and tokens, row by row, with",
+        "the tests that prove it. This table is written by `python3 tools/requirements.py` from the tests themselves,",
+        "and a test fails if it is out of date or a row has no proof.",
     ]
     found = proofs()
     for letter, title in GROUPS.items():

@@ -221,11 +221,9 @@ class Exchange:
 
     def hand_out_tokens(self, grant: Grant) -> None:
         """Send a grant's tokens in HttpOnly cookies of their own instead of the body."""
-        record = self.session.record
-        lasting = self._lasting(record) if record is not None else None
-        access = timedelta(seconds=grant.expires_in) if lasting is not None else None
+        access, refresh = (timedelta(seconds=s) if grant.lasts else None for s in (grant.expires_in, grant.lasts))
         self.set_cookie(self._policy.access_cookie, grant.access_token, max_age=access)
-        self.set_cookie(self._policy.refresh_cookie, grant.refresh_token, max_age=lasting)
+        self.set_cookie(self._policy.refresh_cookie, grant.refresh_token, max_age=refresh)
         self._no_store = True
 
     async def sign_out(self) -> bool:

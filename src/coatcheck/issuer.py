@@ -26,6 +26,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
         expires_in: seconds.
         scope: space-separated.
         token_type: always Bearer (RFC 6750).
+        lasts: seconds that cookies which carry the tokens may last; 0 for cookies that end with the browser.
     """
 
     access_token: str
@@ -33,6 +34,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     expires_in: int
     scope: str = ""
     token_type: str = "Bearer"  # noqa: S105 - the name of a scheme
+    lasts: int = 0
 
     def __repr__(self) -> str:
         return f"<Grant expires_in={self.expires_in} scope={self.scope!r}>"
@@ -76,6 +78,7 @@ class Issuer:
             refresh_token=RefreshToken(record.id, record.generation).seal(self._keyring.derive("refresh")[0]),
             expires_in=lifetime,
             scope=scope,
+            lasts=max(1, record.ends_at // 1000 - now) if record.persistent else 0,
         )
 
 

@@ -1,0 +1,1 @@
+"""The command line: `coatcheck serve | accounts | sessions | keys`."""

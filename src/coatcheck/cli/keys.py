@@ -1,0 +1,66 @@
+"""`coatcheck keys list | rotate`."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import timedelta
+from typing import Any
+
+from coatcheck.cli import desk
+from coatcheck.cli.main import NotDone
+from coatcheck.clock import system_clock
+from coatcheck.keyfile import PUBLISH_AHEAD, KeyFile, StoredKey
+from coatcheck.server.settings import Settings
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """List the keys by role; never anything secret of them."""
+    _print(_file(arguments).keys(), arguments)
+
+
+def rotate(arguments: argparse.Namespace) -> None:
+    """Let the upcoming key sign."""
+    file = _file(arguments)
+    wait = _published_in(file.keys())
+    if wait > 0 and not arguments.now:
+        raise NotDone(
+            f"the upcoming key was published less than {PUBLISH_AHEAD // timedelta(minutes=1)} minutes ago: "
+            f"try again in {wait} s. With --now it signs at once, and services that hold an older JWKS refuse "
+            "new tokens until they fetch it again"
+        )
+    file.rotate(published_for=timedelta(0) if arguments.now else PUBLISH_AHEAD)
+    _print(file.keys(), arguments)
+
+
+def _file(arguments: argparse.Namespace) -> KeyFile:
+    settings = Settings.read(vars(arguments))
+    if not settings.key_file.exists():
+        raise NotDone(f"there are no keys in {settings.data_dir}: name the directory with --data-dir")
+    return KeyFile(settings.key_file)
+
+
+def _published_in(keys: list[StoredKey]) -> int:
+    """Return in how many seconds every verifier that caches as told knows the upcoming key."""
+    ready = [key.made_at + PUBLISH_AHEAD // timedelta(milliseconds=1) for key in keys if key.role == "upcoming"]
+    return -((ready[0] - system_clock()) // -1000) if ready else 0
+
+
+def _print(keys: list[StoredKey], arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        desk.show([_shown(key) for key in keys])
+        return
+    rows = [
+        (key.role, key.jwk["alg"], key.jwk["kid"], desk.moment(key.made_at), desk.moment(key.retired_at))
+        for key in keys
+    ]
+    desk.table(("ROLE", "ALGORITHM", "KID", "MADE", "RETIRED"), rows)
+
+
+def _shown(key: StoredKey) -> dict[str, Any]:
+    return {
+        "role": key.role,
+        "alg": key.jwk["alg"],
+        "kid": key.jwk["kid"],
+        "made_at": key.made_at // 1000,
+        "retired_at": key.retired_at // 1000 or None,
+    }

@@ -1,0 +1,88 @@
+"""`coatcheck sessions list | revoke`."""
+
+from __future__ import annotations
+
+import argparse
+
+from coatcheck.cli import desk
+from coatcheck.cli.main import NotDone
+from coatcheck.errors import ConfigurationError
+from coatcheck.server.accounts import Account, Accounts
+from coatcheck.server.settings import Settings
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """List live sessions, those of one account or all."""
+    settings = _settings(arguments)
+
+    async def work() -> None:
+        async with desk.accounts_of(settings) as accounts, desk.coat_of(settings) as coat:
+            wanted = [await _account(accounts, arguments.name)] if arguments.name else await accounts.list()
+            found = [(account, each) for account in wanted for each in await coat.sessions.list(account.id)]
+        if arguments.json:
+            desk.show(
+                [
+                    {
+                        "id": each.id,
+                        "account": account.name,
+                        "subject": account.id,
+                        "signed_in_at": each.auth_time // 1000,
+                        "last_seen_at": each.seen_at // 1000,
+                        "user_agent": each.device.user_agent,
+                        "address": each.device.address,
+                    }
+                    for account, each in found
+                ]
+            )
+            return
+        rows = [
+            (
+                each.id or "",
+                account.name,
+                desk.moment(each.auth_time),
+                desk.moment(each.seen_at),
+                each.device.address,
+                each.device.user_agent[:40],
+            )
+            for account, each in found
+        ]
+        desk.table(("ID", "ACCOUNT", "SIGNED IN", "LAST SEEN", "ADDRESS", "USER AGENT"), rows)
+
+    desk.run(work)
+
+
+def revoke(arguments: argparse.Namespace) -> None:
+    """End one session, or all of an account."""
+    if bool(arguments.id) == bool(arguments.account):
+        raise ConfigurationError("give either a session's ID or --account NAME")
+    settings = _settings(arguments)
+
+    async def work() -> None:
+        async with desk.accounts_of(settings) as accounts, desk.coat_of(settings) as coat:
+            if arguments.account:
+                account = await _account(accounts, arguments.account)
+                ended = await coat.sessions.revoke_all(account.id, reason="ended by an administrator")
+            else:
+                ended = int(await coat.sessions.revoke(arguments.id, reason="ended by an administrator"))
+        if arguments.id and not ended:
+            raise NotDone("no live session has this id")
+        if arguments.json:
+            desk.show({"ended": ended})
+        else:
+            print(f"sessions ended: {ended}")
+
+    desk.run(work)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    settings = desk.settings_of(arguments)
+    if settings.store == "memory:":
+        raise NotDone("the sessions are in the memory of the server: nobody else can see them")
+    return settings
+
+
+async def _account(accounts: Accounts, name: str) -> Account:
+    account = await accounts.find(name)
+    if account is None:
+        raise NotDone(f"there is no account {name!r}")
+    return account

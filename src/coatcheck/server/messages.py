@@ -1,0 +1,111 @@
+"""Messages: the bodies that the JSON API takes and gives; `openapi.py` describes them, `api.py` sends them.
+
+Times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from coatcheck import Grant
+
+
+class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What /api/sign-in takes."""
+
+    account: Annotated[str, msgspec.Meta(max_length=256)]
+    password: Annotated[str, msgspec.Meta(max_length=4096)]
+    deliver: Literal["cookie", "token"] = "cookie"
+    remember: bool = False
+    tokens: bool = False
+
+
+class Refresh(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What /api/refresh takes; without a refresh token in the body, the cookie's counts."""
+
+    refresh_token: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+
+
+class SignOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What /api/sign-out takes: nothing, or a refresh token whose session is to end."""
+
+    refresh_token: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+
+
+class SignOutEverywhere(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What /api/sign-out-everywhere takes."""
+
+    keep_current: bool = False
+
+
+class CurrentSession(msgspec.Struct, frozen=True):
+    """Whom a request acts as."""
+
+    subject: str
+    account: str
+    admin: bool
+    session_id: str
+    auth_time: int | None
+    amr: tuple[str, ...]
+    scopes: tuple[str, ...]
+
+
+class Device(msgspec.Struct, frozen=True):
+    """One of your sessions."""
+
+    id: str
+    current: bool
+    signed_in_at: int
+    last_seen_at: int
+    user_agent: str
+    address: str
+
+
+class Devices(msgspec.Struct, frozen=True):
+    """Your sessions, last seen first."""
+
+    sessions: list[Device]
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How many sessions were ended."""
+
+    ended: int
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """An error."""
+
+    error: str
+    code: str
+    error_description: str
+
+
+class Health(msgspec.Struct, frozen=True):
+    """How the process is."""
+
+    status: Literal["ok", "unavailable"]
+    problems: tuple[str, ...] = ()
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """What a client that keeps no cookies gets: the members of RFC 6749, section 5.1."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+    token_type: str
+    scope: str
+
+    @classmethod
+    def of(cls, grant: Grant) -> Tokens:
+        """Return a grant as the API gives it."""
+        return cls(grant.access_token, grant.refresh_token, grant.expires_in, grant.token_type, grant.scope)
+
+
+class Refreshed(msgspec.Struct, frozen=True):
+    """What /api/refresh gives when the tokens are in cookies."""
+
+    expires_in: int
