@@ -262,6 +262,15 @@ async def test_s15_ending_a_session_needs_a_sign_in_of_the_last_half_hour_and_si
 # -- signing out -----------------------------------------------------------------------------------------------------
 
 
+async def test_a_request_without_body_and_type_is_an_empty_object(client: Client) -> None:
+    """`curl -X POST` is enough to sign out; what has a body, or a type, has to be JSON (F7)."""
+    await _sign_in(client)
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        assert (await client("POST", "/api/sign-out", headers={"content-type": kind})).status == 415
+    assert (await client("POST", "/api/sign-out", body=b"{}")).status == 415
+    assert (await client("POST", "/api/sign-out")).json == {"ended": 1}
+
+
 async def test_s10_signing_out_ends_cookie_and_tokens_together(client: Client) -> None:
     await _sign_in(client, tokens=True)
     before = dict(client.jar)

@@ -41,7 +41,7 @@ HEADERS = {
         ("GET", "/api/nothing", 404),
         ("PUT", "/api/session", 405),
         ("PUT", "/livez", 405),
-        ("POST", "/api/sign-in", 415),
+        ("POST", "/api/sign-in", 400),
         ("GET", "/static/coatcheck.css", 200),
     ],
 )

@@ -263,17 +263,17 @@ async def _end_by(server: Server, refresh_token: str) -> bool:
 
 
 async def _body(request: Request, kind: type[T]) -> T:
-    """Return the request's body as what is expected; a missing body is an empty object, but must say it is JSON.
+    """Return the request's body as what is expected; where there is neither a body nor a type, that is an empty object.
 
     Raises:
         NotJson: it is something else, or does not say what it is.
         BadRequest: a member is missing, unknown, or of the wrong type.
     """
-    declared = exchange(request).head.value(b"content-type") or b""
-    if declared.partition(b";")[0].strip().lower() != _JSON:
+    declared, body = exchange(request).head.value(b"content-type"), await request.body()
+    if (declared or b"").partition(b";")[0].strip().lower() != _JSON and (body or declared is not None):
         raise NotJson("the body must be JSON, and the Content-Type must say so")
     try:
-        return msgspec.json.decode(await request.body() or b"{}", type=kind)
+        return msgspec.json.decode(body or b"{}", type=kind)
     except msgspec.ValidationError as error:
         raise BadRequest(_words(str(error))) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
