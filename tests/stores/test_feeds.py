@@ -200,9 +200,10 @@ def test_what_was_published_is_there_when_opened_again_and_no_position_is_given_
     run(first.close())
     second = SQLiteFeed(tmp_path / "feed.db")
     assert names(run(second.snapshot(START))) == ["a"]
-    run(second.publish((session("c", LATER + 1),), LATER))
-    assert stored(second) == 1
-    assert run(second.snapshot(LATER)).position == 3
+    run(second.publish((session("c", LATER),), LATER))
+    assert stored(second) == 0
+    run(second.publish((session("d"),), START))
+    assert run(second.snapshot(START)).position == 4
     run(second.close())
 
 

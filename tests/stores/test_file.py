@@ -6,6 +6,7 @@ import fcntl
 import os
 import resource
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,15 @@ def files_of_at_most(octets: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def is_locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
 
 
 def add_keys(store: FileStore, id: str, keys: range) -> None:
@@ -125,6 +135,24 @@ def test_a_sign_in_of_another_process_does_not_survive_a_sign_out_everywhere(
             pass
 
     assert together(sign_in, lambda: run(store.revoke_subject("alice", START + 1)), sign_in) == [0, 0, 0]
+    assert run(store.list("alice")) == []
+
+
+def test_sign_ins_queue_behind_a_sign_out_everywhere_that_waits(store: FileStore, root: Path) -> None:
+    """However many sign-ins come, it has its turn: while it waits for those inside, the gate is shut."""
+    record = make_record("alice")
+    run(store.create(record))
+    [directory] = (root / "subjects").iterdir()
+    revoking = threading.Thread(target=lambda: run(store.revoke_subject("alice", START + 1)))
+    gate = os.open(directory, os.O_RDONLY)
+    with (directory / "cutoff").open() as inside:
+        fcntl.flock(inside, fcntl.LOCK_SH)
+        revoking.start()
+        while not is_locked(gate):
+            assert revoking.is_alive(), "it did not shut the gate"
+        assert run(store.load(record.id)) == record
+    revoking.join()
+    os.close(gate)
     assert run(store.list("alice")) == []
 
 

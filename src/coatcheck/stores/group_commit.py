@@ -62,6 +62,11 @@ class Weight(Enum):
     LIGHT = "a power cut may undo it"
     DURABLE = "it survives a power cut"
     FINAL = "durable, and done on a full disk as well: what ends sessions"
+    CLEANING = "a power cut may undo it, and done on a full disk as well: what makes room"
+
+
+_NOT_DURABLE: Final = (Weight.LIGHT, Weight.CLEANING)
+_ON_A_FULL_DISK: Final = (Weight.FINAL, Weight.CLEANING)
 
 
 class _Job:
@@ -133,7 +138,7 @@ class GroupCommit:
 
     def _commit(self, jobs: Sequence[_Job]) -> None:
         if not self._reserve.held():
-            jobs = _only_final(jobs, StoreUnavailable(_REASONS[sqlite3.SQLITE_FULL]))
+            jobs = _only_ending(jobs, StoreUnavailable(_REASONS[sqlite3.SQLITE_FULL]))
         if not jobs:
             return
         try:
@@ -147,7 +152,7 @@ class GroupCommit:
 
     def _commit_what_can_be(self, jobs: Sequence[_Job], error: Exception) -> None:
         if lacks_room(error):
-            jobs = _only_final(jobs, _told(error))
+            jobs = _only_ending(jobs, _told(error))
             if jobs:
                 self._reserve.release()
             self._empty_log()
@@ -172,7 +177,7 @@ class GroupCommit:
         if self._connection is None:
             self._connection, self._synchronous = self._connect(), ""
         connection = self._connection
-        synchronous = "NORMAL" if all(job.weight is Weight.LIGHT for job in jobs) else "FULL"
+        synchronous = "NORMAL" if all(job.weight in _NOT_DURABLE for job in jobs) else "FULL"
         if synchronous != self._synchronous:
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             self._synchronous = synchronous
@@ -193,10 +198,10 @@ def _told(error: Exception) -> Exception:
     return unavailable(error) if isinstance(error, FAILURES) else error
 
 
-def _only_final(jobs: Sequence[_Job], error: Exception) -> list[_Job]:
+def _only_ending(jobs: Sequence[_Job], error: Exception) -> list[_Job]:
     """Fail all others with `error`."""
-    _fail([job for job in jobs if job.weight is not Weight.FINAL], error)
-    return [job for job in jobs if job.weight is Weight.FINAL]
+    _fail([job for job in jobs if job.weight not in _ON_A_FULL_DISK], error)
+    return [job for job in jobs if job.weight in _ON_A_FULL_DISK]
 
 
 def _fail(jobs: Sequence[_Job], error: Exception) -> None:

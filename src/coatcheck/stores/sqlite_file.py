@@ -239,9 +239,11 @@ class SQLiteFile:
 _inherited: list[object] = []
 _files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()
 _waiting: list[SQLiteFile] = []
+_forking = threading.Lock()
 
 
 def _before_fork() -> None:
+    _forking.acquire()
     _waiting[:] = list(_files)
     for file in _waiting:
         file.before_fork()
@@ -250,6 +252,7 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     while _waiting:
         _waiting.pop().after_fork()
+    _forking.release()
 
 
 if hasattr(os, "register_at_fork"):

@@ -138,11 +138,11 @@ class StoreContract:
     async def test_touch_only_moves_forward(self, store: Store) -> None:
         """Each of the two times moves forward on its own, never backward; nothing else changes."""
         record = await self._created(store, data={"key": pack("value")}, version=5)
-        steps = ((START + 5, 0), (0, record.expires_at + 7), (START + 3, record.expires_at + 3))
-        for seen_at, expires_at in steps:
-            await store.touch(record.id, seen_at, expires_at)
-        expected = following(record, seen_at=START + 5, expires_at=record.expires_at + 7)
-        assert following(await self._stored(store, record.id)) == expected
+        steps = (((5, -1), (5, 0)), ((-1, 7), (5, 7)), ((3, 3), (5, 7)), ((6, 2), (6, 7)), ((4, 8), (6, 8)))
+        for (seen, expires), (seen_then, expires_then) in steps:
+            await store.touch(record.id, START + seen, record.expires_at + expires)
+            expected = following(record, seen_at=START + seen_then, expires_at=record.expires_at + expires_then)
+            assert following(await self._stored(store, record.id)) == expected
 
     async def test_touch_never_creates(self, store: Store) -> None:
         """`touch` of an unknown id does nothing."""
