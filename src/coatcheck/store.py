@@ -6,6 +6,9 @@ properties of the desks above instead of five stores:
 - `replace` is a compare-and-swap on `version`, and neither it nor `touch` ever creates a record;
 - what `delete` or `revoke_subject` has removed stays removed, whatever is under way.
 
+A record that was damaged is nobody's: `load`, `list` and `delete` raise StoreUnavailable instead of guessing, but
+`delete` and `revoke_subject` remove it all the same, for dead is final.
+
 Every method may raise StoreUnavailable, and nothing else of its driver's. `coatcheck.testing.StoreContract` is
 this text as tests.
 """
@@ -45,8 +48,8 @@ class Store(Protocol):
     async def create(self, record: Record) -> bool:
         """Store a new record, durably.
 
-        Returns False, and stores nothing, if the id exists, or if `record.created_at` is before the subject's
-        cut-off: a sign-in that began before "sign out everywhere" must not survive it.
+        Returns False, and stores nothing, if the id exists or cannot be one, or if `record.created_at` is before
+        the subject's cut-off: a sign-in that began before "sign out everywhere" must not survive it.
         """
         ...
 
@@ -59,7 +62,7 @@ class Store(Protocol):
 
         `seen_at` and `expires_at` never move backward, whatever the record says, except that `expires_at` of a
         record with a `successor` is stored as it is.
-        Returns False, and stores nothing, if another version is stored, or none.
+        Returns False, and stores nothing, if another version is stored, or another subject's, or none.
         """
         ...
 
@@ -82,7 +85,7 @@ class Store(Protocol):
         ...
 
     async def revoke_subject(self, subject: str, before: int, keep: str | None = None) -> builtins.list[str]:
-        """Remove all of the subject's records except `keep`, durably, and return their ids.
+        """Remove all of the subject's records except `keep`, durably, and return the ids of those without `successor`.
 
         Whatever is stored when the call takes effect is removed, whatever its times say: clocks do not decide
         order (P7). From then on `create` refuses a record of the subject made before `before` (milliseconds

@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from coatcheck.core import base64url
 from coatcheck.core.record import Record
@@ -205,25 +205,27 @@ class FileStore:
         with self._subject(subject, fcntl.LOCK_EX) as (directory, cutoff):
             _advance_cutoff(cutoff, directory, before)
             doomed = [octets for octets in _marked(directory) if octets != kept]
-            removed = [octets for octets in doomed if self._remove_of(subject, octets)]
-            for shard in {os.path.dirname(self._path(octets)) for octets in removed}:
+            removed = {octets: self._remove_of(subject, octets) for octets in doomed}
+            for shard in {os.path.dirname(self._path(octets)) for octets, what in removed.items() if what != "nothing"}:
                 fs.sync_directory(shard)
             for octets in doomed:
                 fs.remove_name(os.path.join(directory, octets.hex()))
-        return [base64url.encode(octets) for octets in removed]
+        return [base64url.encode(octets) for octets, what in removed.items() if what == "session"]
 
-    def _remove_of(self, subject: str, octets: bytes) -> bool:
-        path = self._path(octets)
+    def _remove_of(self, subject: str, octets: bytes) -> Literal["session", "stump", "nothing"]:
+        path, stump = self._path(octets), False
         with fs.locked(path) as file:
             if file is None:
-                return False
+                return "nothing"
             try:
-                if _decode(octets, fs.read_all(file)).subject != subject:
-                    return False
+                record = _decode(octets, fs.read_all(file))
+                stump = record.successor is not None
+                if record.subject != subject:
+                    return "nothing"
             except StoreUnavailable:
                 pass  # the marker says whose it was: dead is final, readable or not
             os.unlink(path)
-            return True
+            return "stump" if stump else "session"
 
     # -- sweeping --------------------------------------------------------------------------------------------
 

@@ -80,9 +80,8 @@ class MemoryStore:
         with self._lock:
             self._cutoffs[subject] = max(before, self._cutoffs.get(subject, before))
             ids = [id for id in self._ids.get(subject, ()) if id != keep]
-            for id in ids:
-                self._remove(id)
-            return ids
+            removed = [self._remove(id) for id in ids]
+            return [record.id for record in removed if record is not None and record.successor is None]
 
     async def sweep(self, now: int) -> int:
         """Remove expired records; see `Store.sweep`."""

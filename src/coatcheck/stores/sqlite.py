@@ -85,7 +85,7 @@ _CUT_OFF: Final = """
     INSERT INTO coatcheck_cutoff (subject, before) VALUES (?, ?)
     ON CONFLICT (subject) DO UPDATE SET before = max(before, excluded.before)
 """
-_REVOKE: Final = "DELETE FROM coatcheck_record WHERE subject = ? AND id IS NOT ? RETURNING id"
+_REVOKE: Final = "DELETE FROM coatcheck_record WHERE subject = ? AND id IS NOT ? RETURNING id, superseded"
 _SWEEP: Final = """
     DELETE FROM coatcheck_record WHERE number IN (
         SELECT number FROM coatcheck_record WHERE expires_at <= ?1 LIMIT ?2
@@ -185,7 +185,7 @@ class SQLiteStore:
             return connection.execute(_REVOKE, (subject, kept)).fetchall()
 
         rows = await settle(self._file.write(work, Weight.FINAL))
-        return [base64url.encode(row[0]) for row in rows if type(row[0]) is bytes]
+        return [base64url.encode(id) for id, superseded in rows if type(id) is bytes and superseded != 1]
 
     async def sweep(self, now: int) -> int:
         """Remove expired records, some at a time, so that no other writer waits long; see `Store.sweep`."""

@@ -23,8 +23,7 @@ from coatcheck.store import Store
 from coatcheck.testing.clock import START
 from coatcheck.testing.records import HOUR, following, make_id, make_record
 
-DAY = 24 * HOUR
-WRITERS = 200
+DAY, WRITERS = 24 * HOUR, 200
 
 HOSTILE_IDS = (
     "",
@@ -189,8 +188,10 @@ class StoreContract:
     # -- a subject's records -------------------------------------------------------------------------------------
 
     async def test_revoke_subject_removes_all_but_one(self, store: Store) -> None:
-        """All of the subject's records except `keep` are removed and named; nobody else's are touched."""
+        """All of the subject's records except `keep` are removed, and those named that were sessions, not stumps."""
         records = [await self._created(store) for _ in range(4)]
+        stump = await self._created(store)
+        assert await store.replace(stump.superseded(records[0].id, START + HOUR))
         others = [await self._created(store, subject="bob"), await self._created(store, subject=None)]
         removed = await store.revoke_subject("alice", START, records[0].id)
         assert sorted(removed) == sorted(record.id for record in records[1:])
