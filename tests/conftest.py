@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+# Before anybody imports it: its assertions then say what was compared.
+pytest.register_assert_rewrite("coatcheck.testing.contract")
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from coatcheck.clock import Clock
@@ -10,6 +11,8 @@ from coatcheck.core.record import Record
 from coatcheck.core.revocation import Revocations, Revoked
 from coatcheck.events import Event, Kind, OnEvent
 from coatcheck.feed import Feed
+
+_log = logging.getLogger("coatcheck")
 
 # Revocations are remembered this much longer than any token they concern could live.
 _SLACK = 60 * 1000
@@ -24,6 +27,7 @@ class Announcer:
         self._memory = milliseconds(policy.access_lifetime + policy.leeway) + _SLACK
         self._clock = clock
         self._on_event = on_event
+        self._owed: set[Revoked] = set()
 
     def refuse_session(self, session_id: str) -> Revoked:
         """Refuse a session's credentials in this process from now on, and return the revocation to publish."""
@@ -38,14 +42,18 @@ class Announcer:
         return revoked
 
     async def publish(self, revoked: Iterable[Revoked]) -> None:
-        """Make revocations known to every other process.
+        """Make revocations known to every other process, and those that could not be told before.
+
+        A retry finds no session any more, and would tell nobody of it: so what is owed is remembered here.
 
         Raises:
             StoreUnavailable: the feed cannot take them.
         """
-        entries = tuple(revoked)
-        if entries:
-            await self._feed.publish(entries, self._clock())
+        now = self._clock()
+        self._owed = {entry for entry in (*self._owed, *revoked) if entry.until > now}
+        if entries := tuple(self._owed):
+            await self._feed.publish(entries, now)
+            self._owed.difference_update(entries)
 
     def refuses(self, record: Record) -> bool:
         """Say whether this process has heard that the session was revoked."""
@@ -57,6 +65,11 @@ class Announcer:
 
     def report(self, kind: Kind, session_id: str, subject: str | None, reason: str, address: str = "") -> None:
         """Report a step of the life of a session whose record is not at hand."""
-        self._on_event(
-            Event(kind=kind, at=self._clock(), session_id=session_id, subject=subject, reason=reason, address=address)
+        event = Event(
+            kind=kind, at=self._clock(), session_id=session_id, subject=subject, reason=reason, address=address
         )
+        try:
+            self._on_event(event)
+        except Exception:  # noqa: BLE001 - an audit sink may fail in any way
+            # What was reported is done and durable; an audit sink that fails must not make it look undone.
+            _log.exception("on_event failed for a %s session", kind)

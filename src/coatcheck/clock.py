@@ -12,3 +12,11 @@ Clock = Callable[[], int]
 def system_clock() -> int:
     """Return the machine's time, in milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def monotonic_clock() -> int:
+    """Return milliseconds since some moment in the past, for measuring how long something lasts (P7).
+
+    Unlike the machine's time it is never set back or forward.
+    """
+    return time.monotonic_ns() // 1_000_000

@@ -8,17 +8,20 @@ import logging
 from types import TracebackType
 from typing import Self
 
-from coatcheck.clock import Clock, system_clock
+from coatcheck.clock import Clock, monotonic_clock, system_clock
 from coatcheck.core.keys import Keyring
 from coatcheck.core.policy import Policy
-from coatcheck.core.revocation import Revocations
+from coatcheck.core.revocation import NEVER, Revocations
 from coatcheck.errors import StoreUnavailable
 from coatcheck.events import OnEvent, log_event
 from coatcheck.feed import Feed
 from coatcheck.feeds.local import LocalFeed
+from coatcheck.feeds.sqlite import SQLiteFeed
 from coatcheck.sessions import Sessions
 from coatcheck.store import Store
+from coatcheck.stores.file import FileStore
 from coatcheck.stores.memory import MemoryStore
+from coatcheck.stores.sqlite import SQLiteStore
 from coatcheck.verifier import Verifier
 
 _log = logging.getLogger("coatcheck")
@@ -34,7 +37,8 @@ class Coatcheck:
         keyring: what tokens are signed with. If left out, keys are made up: tokens then die with the process.
             `coatcheck.keyfile.KeyFile` keeps a ring in a file.
         policy: lifetimes and cookie attributes.
-        feed: how revocations reach other processes; without one, they reach this process only.
+        feed: how revocations reach other processes. If left out, it goes where the store's records are: for SQLite and
+            file stores through an SQLite file beside them, else within this process only.
         clock: milliseconds since the epoch.
         on_event: told of each step of a session's life; the log, if left out.
     """
@@ -53,10 +57,10 @@ class Coatcheck:
         # HS256: what is made up here never leaves the process, so nobody needs a public half.
         self.keyring = keyring if keyring is not None else Keyring.generate("HS256")
         self.policy = policy if policy is not None else Policy()
-        self.feed = feed if feed is not None else LocalFeed()
+        self.feed = feed if feed is not None else _feed_beside(self.store)
         self.revocations = Revocations()
-        # With a feed to hear from, nothing is trusted before the first word of it (house.md, decision 14).
-        self.revocations.heard_at = None if feed is None else 0
+        # With other processes to hear from, no token is trusted before the first word of them: open() fetches it.
+        self.revocations.heard_at = None if isinstance(self.feed, LocalFeed) else NEVER
         self.clock = clock
         self.sessions = Sessions(
             self.store, self.keyring, self.policy, self.revocations, self.feed, clock=clock, on_event=on_event
@@ -64,10 +68,11 @@ class Coatcheck:
         self.verifier = Verifier(self.keyring, self.policy, self.revocations, clock=clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._opening = asyncio.Lock()
-        self.is_open = False
 
     async def open(self) -> None:
         """Open store and feed, and start to follow the feed and to sweep; calling it again does nothing.
+
+        Where the event loop that it was called in has ended since, as with some test clients, it starts anew.
 
         Raises:
             StoreUnavailable: one of them cannot be reached.
@@ -79,6 +84,11 @@ class Coatcheck:
             if not self.is_open:
                 await self._open()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether store and feed are open, and the feed is being followed."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
     async def close(self) -> None:
         """Stop the tasks and close feed and store; calling it again does nothing."""
         for task in self._tasks:
@@ -87,7 +97,6 @@ class Coatcheck:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         self._tasks.clear()
-        self.is_open = False
         await self.feed.close()
         await self.store.close()
 
@@ -101,6 +110,7 @@ class Coatcheck:
         await self.close()
 
     async def _open(self) -> None:
+        self._tasks.clear()
         try:
             await self.store.open()
             await self.feed.open()
@@ -108,7 +118,6 @@ class Coatcheck:
                 await self._take_snapshot()
                 self._tasks.append(asyncio.create_task(self._follow()))
             self._tasks.append(asyncio.create_task(self._sweep()))
-            self.is_open = True
         except BaseException:
             await self.close()
             raise
@@ -119,7 +128,7 @@ class Coatcheck:
         for revoked in snapshot.revoked:
             self.revocations.apply(revoked)
         self.revocations.position = snapshot.position
-        self.revocations.heard_at = now
+        self.revocations.heard_at = monotonic_clock()
 
     async def _follow(self) -> None:
         while True:
@@ -131,7 +140,7 @@ class Coatcheck:
                     for revoked in batch.revoked:
                         self.revocations.apply(revoked)
                     self.revocations.position = batch.position
-                    self.revocations.heard_at = self.clock()
+                    self.revocations.heard_at = monotonic_clock()
                 await self._take_snapshot()
             except StoreUnavailable:
                 _log.warning("the feed cannot be heard; trying again")
@@ -144,3 +153,12 @@ class Coatcheck:
                 await self.sessions.sweep()
             except StoreUnavailable:
                 _log.warning("expired sessions not swept: the store is unavailable")
+
+
+def _feed_beside(store: Store) -> Feed:
+    """Return a feed that reaches every process that this store's records reach, as far as we know the store."""
+    if isinstance(store, SQLiteStore):
+        return SQLiteFeed(store.path)
+    if isinstance(store, FileStore):
+        return SQLiteFeed(store.directory / "revocations.sqlite")
+    return LocalFeed()

@@ -17,15 +17,15 @@ from datetime import timedelta
 
 from coatcheck.core import credentials, csrf
 from coatcheck.core.claims import Principal
-from coatcheck.core.cookies import Cookie, find_cookie
-from coatcheck.core.credentials import AccessToken
+from coatcheck.core.cookies import Cookie
+from coatcheck.core.credentials import AccessToken, RefreshToken
 from coatcheck.core.policy import seconds
-from coatcheck.core.record import Record
+from coatcheck.core.record import Record, words
 from coatcheck.core.session import Session
 from coatcheck.errors import (
+    ConfigurationError,
     CredentialError,
     Insufficient,
-    Malformed,
     Missing,
     SessionGone,
     StoreUnavailable,
@@ -45,7 +45,7 @@ class Exchange:
     def __init__(self, head: RequestHead, sessions: Sessions, verifier: Verifier) -> None:
         self.head = head
         self.session = Session()
-        self.refusal: CredentialError | None = None
+        self._refusal: CredentialError | None = None
         self._sessions = sessions
         self._verifier = verifier
         self._policy = sessions.policy
@@ -54,6 +54,7 @@ class Exchange:
         self._looked = False
         self._set_cookies: dict[str, bytes] = {}
         self._no_store = False
+        self._dressed = False
 
     # -- the request -------------------------------------------------------------------------------------------
 
@@ -75,7 +76,7 @@ class Exchange:
             elif presented is not None:
                 exchange.session = await sessions.load(presented)
         except CredentialError as refusal:
-            exchange.refusal = refusal
+            exchange._refusal = refusal
         return exchange
 
     def require_same_site(self) -> None:
@@ -104,6 +105,12 @@ class Exchange:
         self._looked = True
         return self._token or self.session.principal
 
+    @property
+    def refusal(self) -> CredentialError | None:
+        """Why what the request presented was refused, or None."""
+        self._looked = True
+        return self._refusal
+
     def require(
         self, *, scopes: Collection[str] = (), max_age: timedelta | None = None, amr: Collection[str] = ()
     ) -> Principal:
@@ -120,7 +127,8 @@ class Exchange:
         """
         principal = self.principal
         if principal is None:
-            raise self.refusal or Missing("this needs a signed-in subject")
+            raise self._refusal or Missing("this needs a signed-in subject")
+        scopes, amr = words(scopes), words(amr)
         if not set(scopes) <= set(principal.scopes):
             raise Insufficient("insufficient_scope", "the token's scope does not suffice", scope=" ".join(scopes))
         now = self._sessions.clock() // 1000
@@ -176,26 +184,20 @@ class Exchange:
             Revoked: the subject was signed out everywhere meanwhile.
             StoreUnavailable
         """
-        old = self.session
         began = self._sessions.clock() if began_at is None else began_at
-        if old.subject == subject and old.record is not None:
-            await self._sessions.rotate(old, began_at=began, amr=amr, scopes=scopes, persistent=persistent)
-        else:
-            carried = old.pending().apply(old.record.data if old.record else {}) if old.subject is None else {}
-            new = await self._sessions.create(
-                subject,
-                amr=amr,
-                scopes=scopes,
-                persistent=persistent,
-                began_at=began,
-                device=self.head.device,
-                data=carried,
-            )
-            if old.record is not None:
-                await self._sessions.supersede(old)
-            old.become(new.record, new.cookie)
-        self.refusal = self._token = None
-        return old
+        session = self.session
+        try:
+            if session.record is not None and session.subject == subject:
+                await self._sessions.rotate(session, began_at=began, amr=amr, scopes=scopes, persistent=persistent)
+            else:
+                await self._begin_session(subject, amr, scopes, persistent=persistent, began_at=began)
+        except SessionGone:
+            # The session that the browser came with ended just now; that is no reason not to begin another.
+            session.become(None)
+            await self._begin_session(subject, amr, scopes, persistent=persistent, began_at=began)
+        self._refusal = self._token = None
+        self._take_back(self._policy.access_cookie, self._policy.refresh_cookie)
+        return session
 
     async def rotate(self) -> None:
         """Give the session a new id and secret, and the browser its new cookie; tokens of the old id are dead.
@@ -208,7 +210,7 @@ class Exchange:
         self._require_session()
         await self._sessions.rotate(self.session)
 
-    def issue(self) -> Grant:
+    async def issue(self) -> Grant:
         """Return an access token and a refresh token of the current session, as its further credentials.
 
         Raises:
@@ -217,7 +219,7 @@ class Exchange:
         """
         self._require_session()
         self._no_store = True
-        return self._sessions.issue(self.session)
+        return await self._sessions.issue(self.session)
 
     def hand_out_tokens(self, grant: Grant) -> None:
         """Send a grant's tokens in HttpOnly cookies of their own instead of the body."""
@@ -234,7 +236,7 @@ class Exchange:
         Raises:
             StoreUnavailable: it may not be durable; this process refuses the session nevertheless.
         """
-        session_id = self._token.session_id if self._token else self.session.id
+        session_id = self._token.session_id if self._token else self.session.id or self._refreshable()
         ended = session_id is not None and await self._sessions.revoke(session_id)
         self._leave()
         return ended
@@ -295,6 +297,7 @@ class Exchange:
     def dress(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         """Return a response's headers with ours among them: one Set-Cookie a name, Vary, Cache-Control."""
         self._hand_out()
+        self._dressed = True
         ours = {name.encode("ascii") + b"=" for name in self._set_cookies}
         dressed = [
             (name, value)
@@ -312,39 +315,68 @@ class Exchange:
     # -- inside ------------------------------------------------------------------------------------------------
 
     async def _verify(self, token: AccessToken) -> None:
-        principal = self._verifier.verify(token.text)
-        if self._verifier.must_ask():
+        if self._policy.when_stale == "ask" and self._verifier.is_stale():
+            principal = self._verifier.judge(token.text)
             await self._sessions.find(principal.session_id)
+        else:
+            principal = self._verifier.verify(token.text)
         self._token = principal
         self.session = Session.detached()
 
+    async def _begin_session(
+        self, subject: str, amr: Collection[str], scopes: Collection[str], *, persistent: bool, began_at: int
+    ) -> None:
+        old = self.session
+        edits = old.pending().copy()
+        carried = edits.apply(old.record.data if old.record else {}) if old.subject is None else {}
+        device = self.head.device
+        new = await self._sessions.create(
+            subject, amr=amr, scopes=scopes, persistent=persistent, began_at=began_at, device=device, data=carried
+        )
+        if old.record is not None:
+            await self._sessions.supersede(old)
+        elif self._token is not None and self._ambient:
+            await self._sessions.revoke(self._token.session_id, reason="replaced by a sign-in")
+        if old.subject is not None:
+            old.become(None)  # what the handler has read of another subject's is neither seen nor saved again
+        old.become(new.record, new.cookie, saved=edits)
+
     def _require_session(self) -> None:
         if self.session.record is None:
-            raise self.refusal or Missing("there is no session at hand")
+            raise self._refusal or Missing("there is no session at hand")
 
     def _leave(self) -> None:
         self.session.become(None)
         self._token = None
-        for cookie in (self._policy.cookie, self._policy.access_cookie, self._policy.refresh_cookie):
-            if cookie.name in self._set_cookies or self._presents(cookie):
-                self.delete_cookie(cookie)
+        self._take_back(self._policy.cookie, self._policy.access_cookie, self._policy.refresh_cookie)
         self._no_store = True
 
-    def _presents(self, cookie: Cookie) -> bool:
+    def _take_back(self, *cookies: Cookie) -> None:
+        for cookie in cookies:
+            if cookie.name in self._set_cookies or self.head.presents(cookie.name):
+                self.delete_cookie(cookie)
+
+    def _refreshable(self) -> str | None:
+        """Return the session of the refresh cookie: an access token that has expired does not keep it alive."""
         try:
-            return find_cookie(self.head.values(b"cookie"), cookie.name.encode("ascii")) is not None
-        except Malformed:
-            return True
+            text = credentials.read_refresh(self.head.headers, self._policy.cookie_names)
+            keys = self._sessions.keyring.derive("refresh") if text is not None else ()
+            return RefreshToken.parse(text, keys).sid if text is not None else None
+        except (CredentialError, ConfigurationError):
+            return None
 
     async def _save(self, session: Session) -> None:
         try:
             if session.record is not None:
                 await self._sessions.save(session)
-            elif isinstance(self.refusal, Superseded):
+            elif isinstance(self._refusal, Superseded):
                 _log.info("edits dropped: the browser has been given another session cookie since")
+            elif self._dressed:
+                _log.warning("edits dropped: there is no session, and its cookie would come after the response")
             elif data := session.pending().apply({}):
+                edits = session.pending().copy()
                 made = await self._sessions.create(device=self.head.device, data=data)
-                session.become(made.record, made.cookie)
+                session.become(made.record, made.cookie, saved=edits)
         except SessionGone as gone:
             _log.info("edits of session %s dropped: %s", session.id, gone)
             session.become(None)
@@ -364,6 +396,5 @@ class Exchange:
             self._no_store = True
 
     def _lasting(self, record: Record) -> timedelta | None:
-        if not record.persistent:
-            return None
-        return max(timedelta(milliseconds=record.ends_at - self._sessions.clock()), timedelta(seconds=1))
+        left = timedelta(milliseconds=record.ends_at - self._sessions.clock())
+        return max(left, timedelta(seconds=1)) if record.persistent else None

@@ -39,6 +39,9 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"<Grant expires_in={self.expires_in} scope={self.scope!r}>"
 
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("expires_in", self.expires_in), ("scope", self.scope)]
+
 
 class Issuer:
     """Makes grants. Not checked: that the session is alive; its caller has just loaded or written it."""

@@ -40,6 +40,12 @@ class StoredKey(msgspec.Struct, kw_only=True):
     jwk: dict[str, str]
     retired_at: int = 0
 
+    def __repr__(self) -> str:
+        return f"<StoredKey {self.role} kid={self.jwk.get('kid')!r}>"  # the JWK is a private one
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("role", self.role), ("kid", self.jwk.get("kid"))]
+
 
 class _Stored(msgspec.Struct, kw_only=True):
     format: int
@@ -136,15 +142,14 @@ class KeyFile:
         return StoredKey(role=role, made_at=self._clock(), jwk=Key.generate(algorithm).private_jwk())
 
     def _rotate(self, stored: _Stored, now: int, algorithm: str | None) -> None:
-        for key in stored.keys:
-            if key.role == "signing":
-                key.role, key.retired_at = "retired", now
-            elif key.role == "upcoming":
-                key.role = "signing"
+        by_role = {key.role: key for key in stored.keys}
+        if not by_role.keys() >= {"signing", "upcoming"}:
+            raise ConfigurationError("the key file is damaged: it has no signing or no upcoming key")
+        by_role["signing"].role, by_role["signing"].retired_at = "retired", now
+        by_role["upcoming"].role = "signing"
         oldest = now - milliseconds(_KEEP_RETIRED)
         stored.keys = [key for key in stored.keys if key.role == "signing" or key.retired_at > oldest]
-        signing = next(key for key in stored.keys if key.role == "signing")
-        stored.keys.append(self._made("upcoming", algorithm or signing.jwk["alg"]))
+        stored.keys.append(self._made("upcoming", algorithm or by_role["upcoming"].jwk["alg"]))
 
     def _stat(self) -> tuple[int, int, int] | None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from coatcheck.core.cookies import parse_cookies
 from coatcheck.core.record import Device
 
 _MAX_USER_AGENT = 256
@@ -26,6 +27,12 @@ class RequestHead(msgspec.Struct, frozen=True):
     headers: Headers
     address: str = ""
 
+    def __repr__(self) -> str:
+        return f"<RequestHead {self.method} of {len(self.headers)} headers>"  # which hold credentials
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("method", self.method)]
+
     def values(self, name: bytes) -> list[bytes]:
         """Return every value of a header."""
         return [value for header, value in self.headers if header == name]
@@ -34,6 +41,10 @@ class RequestHead(msgspec.Struct, frozen=True):
         """Return a header's value, several joined by a comma, or None."""
         found = self.values(name)
         return b", ".join(found) if found else None
+
+    def presents(self, cookie: str) -> bool:
+        """Say whether the request carries a cookie of this name, however often."""
+        return any(name == cookie.encode("ascii") for name, _ in parse_cookies(self.values(b"cookie")))
 
     @property
     def device(self) -> Device:

@@ -7,11 +7,15 @@ them, WSGI drives them with `run`. A blocking store never truly suspends when no
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+_under_way: set[asyncio.Future[Any]] = set()  # a loop alone would not keep them
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -44,6 +48,25 @@ async def settle(future: Future[T]) -> T:
     if _loop_is_running():
         return await asyncio.shield(asyncio.wrap_future(future))
     return future.result()
+
+
+def to_the_end(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Let what a coroutine method has begun go on when the request that waits for it is cancelled.
+
+    A store does what it was told to whether or not somebody waits (see `settle`); what must follow, such as telling
+    the other processes which sessions were ended, would be lost for good: no retry finds them again.
+    """
+
+    @functools.wraps(method)
+    async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
+        if not _loop_is_running():
+            return await method(*args, **kwargs)
+        task = asyncio.ensure_future(method(*args, **kwargs))
+        _under_way.add(task)
+        task.add_done_callback(_under_way.discard)
+        return await asyncio.shield(task)
+
+    return whole
 
 
 def _loop_is_running() -> bool:

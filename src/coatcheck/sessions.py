@@ -15,17 +15,18 @@ import msgspec
 from coatcheck.announcer import Announcer
 from coatcheck.clock import Clock, system_clock
 from coatcheck.core import rotation
-from coatcheck.core.credentials import RefreshToken, SessionCookie
+from coatcheck.core.credentials import RefreshToken, SessionCookie, valid_session_id
 from coatcheck.core.keys import Keyring
 from coatcheck.core.policy import Policy, milliseconds
-from coatcheck.core.record import Device, Record, editing, require_size, require_subject
-from coatcheck.core.revocation import Revocations
+from coatcheck.core.record import Device, Record, editing, require_size, require_subject, words
+from coatcheck.core.revocation import Revocations, Revoked
 from coatcheck.core.session import Session
 from coatcheck.errors import Conflict, Reused, SessionGone, StoreUnavailable
 from coatcheck.errors import Revoked as RevokedError
 from coatcheck.events import OnEvent, log_event
 from coatcheck.feed import Feed
 from coatcheck.issuer import Grant, Issuer, mint_cookie
+from coatcheck.run import to_the_end
 from coatcheck.store import Store
 
 # A loop that loses this often is not racing, it is starving; the caller is told so instead of waiting for ever (P9).
@@ -37,8 +38,8 @@ _STUMP_LIFETIME = 10 * 60 * 1000
 class Sessions:
     """The desk at which sessions are made, found, changed and ended.
 
-    All methods but `issue` raise StoreUnavailable when the store cannot answer, besides what they say: nobody is
-    signed in or out on a guess (P6).
+    All methods raise StoreUnavailable when the store cannot answer, besides what they say: nobody is signed in or
+    out on a guess (P6).
     """
 
     def __init__(
@@ -100,8 +101,8 @@ class Sessions:
             began_at=now if began_at is None else min(began_at, now),
             idle=milliseconds(self.policy.idle),
             absolute=milliseconds(self.policy.absolute),
-            amr=tuple(amr),
-            scopes=tuple(scopes),
+            amr=words(amr),
+            scopes=words(scopes),
             persistent=persistent,
             device=device or Device(),
             data=dict(data or {}),
@@ -157,9 +158,9 @@ class Sessions:
             Conflict: somebody wrote first, and `at_version` was given.
             InvalidValue: the data would be larger than the policy allows.
         """
-        record, changes = _require_record(session), session.pending()
+        record, changes = _require_record(session), session.pending().copy()
         if changes:
-            session.become(await self._edit(record, changes.apply, at_version))
+            session.become(await self._edit(record, changes.apply, at_version), saved=changes)
 
     async def update(self, session_id: str, function: Callable[[dict[str, Any]], None]) -> Session:
         """Change a session's data by an exact read-modify-write: for counters, and whatever depends on its value.
@@ -179,11 +180,12 @@ class Sessions:
     async def touch(self, session: Session) -> None:
         """Write down that the session was used, if that is due: the idle timeout starts anew."""
         record, now = _require_record(session), self.clock()
-        if now - record.seen_at >= milliseconds(self.policy.touch_every):
+        if record.alive(now) and now - record.seen_at >= milliseconds(self.policy.touch_every):
             seen = record.seen(now)
             await self.store.touch(seen.id, seen.seen_at, seen.expires_at)
             session.used(seen)
 
+    @to_the_end
     async def rotate(
         self,
         session: Session,
@@ -211,22 +213,22 @@ class Sessions:
             Revoked: the subject was signed out everywhere since `began_at`.
             InvalidValue: the data would be larger than the policy allows.
         """
-        old, changes = _require_record(session), session.pending()
+        old, changes = _require_record(session), session.pending().copy()
+        if not self._lives(old):
+            old = await self._living(old.id, old.subject)
         for _ in range(_MAX_ATTEMPTS):
             cookie, now = mint_cookie(), self.clock()
             new = old.continued(cookie, now, changes.apply(old.data))
             if began_at is not None:
+                proof = {"amr": words(amr), "scopes": words(scopes)}
                 absolute = milliseconds(self.policy.absolute)
-                proof = {"amr": tuple(amr), "scopes": tuple(scopes)}
-                began, absolute = min(began_at, now), milliseconds(self.policy.absolute)
-                proof = {"amr": tuple(amr), "scopes": tuple(scopes)}
-                new = new.reauthenticated(began, absolute, **proof, persistent=persistent)
+                new = new.reauthenticated(min(began_at, now), absolute, **proof, persistent=persistent)
             require_size(new.data, self.policy.max_data)
             if not await self.store.create(new):
                 raise RevokedError("the subject was signed out everywhere meanwhile")
             if await self._replaces(new, old):
                 await self._announcer.publish([self._announcer.refuse_session(old.id)])
-                session.become(new, cookie)
+                session.become(new, cookie, saved=changes)
                 self._announcer.tell("rotated", new)
                 return
             old = await self._living(old.id, old.subject)
@@ -234,14 +236,16 @@ class Sessions:
 
     # -- tokens ------------------------------------------------------------------------------------------------
 
-    def issue(self, session: Session) -> Grant:
+    async def issue(self, session: Session) -> Grant:
         """Return an access token and a refresh token of a session: two more credentials of the same thing.
 
         Raises:
+            SessionGone: it has ended, or there is none; a session held for long may have.
             InvalidValue: nobody is signed in to the session.
             ConfigurationError: the key ring can only verify.
         """
-        return self._issuer.grant(_require_record(session))
+        record = _require_record(session)
+        return self._issuer.grant(await self._living(record.id, record.subject))
 
     async def refresh(self, text: str) -> Grant:
         """Spend a refresh token: return a new access token, and the refresh token's successor.
@@ -265,9 +269,7 @@ class Sessions:
                 raise Reused("this refresh token was spent before; its session has ended")
             if verdict is rotation.Verdict.RETRY:
                 return self._issuer.grant(record)
-            spent = msgspec.structs.replace(
-                record.seen(now), generation=record.generation + 1, refreshed_at=now, version=record.version + 1
-            )
+            spent = record.refreshed(now)
             if await self.store.replace(spent):
                 self._announcer.tell("refreshed", spent)
                 return self._issuer.grant(spent)
@@ -275,6 +277,7 @@ class Sessions:
 
     # -- ending ------------------------------------------------------------------------------------------------
 
+    @to_the_end
     async def revoke(self, session_id: str, *, reason: str = "signed out") -> bool:
         """End a session, and say whether there was one: cookie, access and refresh tokens die together.
 
@@ -283,16 +286,16 @@ class Sessions:
         Raises:
             StoreUnavailable: it may not be durable; try again.
         """
-        found = False
-        following: str | None = session_id
+        found, revoked = False, builtins.list[Revoked]()
+        following = session_id if valid_session_id(session_id) else None
         while following is not None:
-            revoked = self._announcer.refuse_session(following)
+            revoked.append(self._announcer.refuse_session(following))
             removed = await self.store.delete(following)
-            await self._announcer.publish([revoked])
             if removed is not None and removed.successor is None:
                 found = True
                 self._announcer.tell("revoked", removed, reason)
             following = (removed.successor or None) if removed is not None else None
+        await self._announcer.publish(revoked)
         return found
 
     async def supersede(self, session: Session) -> None:
@@ -302,13 +305,15 @@ class Sessions:
         whose cookie would undo the sign-in.
         """
         record: Record | None = _require_record(session)
-        while record is not None and record.successor is None:
-            if await self.store.replace(record.superseded("", self.clock() + _STUMP_LIFETIME)):
+        while record is not None and record.successor != "":
+            ended = record.superseded("", self.clock() + _STUMP_LIFETIME)
+            if record.successor is None and await self.store.replace(ended):
                 await self._announcer.publish([self._announcer.refuse_session(record.id)] if record.subject else [])
                 self._announcer.tell("revoked", record, "replaced by a sign-in")
                 return
-            record = await self._stored(record.id)
+            record = await self._stored(record.successor or record.id)
 
+    @to_the_end
     async def revoke_all(self, subject: str, *, keep: str | None = None, reason: str = "signed out everywhere") -> int:
         """End all sessions of a subject, or all but one, and return how many ended.
 
@@ -336,7 +341,6 @@ class Sessions:
     async def _edit(
         self, record: Record, edit: Callable[[Mapping[str, bytes]], dict[str, bytes]], at_version: int | None
     ) -> Record:
-        subject = record.subject
         for _ in range(_MAX_ATTEMPTS):
             if at_version is not None and record.version != at_version:
                 raise Conflict("somebody else has written the session since")
@@ -348,7 +352,7 @@ class Sessions:
             edited = msgspec.structs.replace(record.seen(now), data=data, version=record.version + 1)
             if await self.store.replace(edited):
                 return edited
-            record = await self._living(record.id, subject)
+            record = await self._living(record.id, record.subject)
         raise StoreUnavailable("too many writers at once")
 
     async def _living(self, session_id: str, subject: str | None) -> Record:
@@ -356,14 +360,12 @@ class Sessions:
         record = await self._stored(session_id)
         while record is not None and record.successor is not None and record.subject == subject:
             record = await self._stored(record.successor)
-        if (
-            record is None
-            or record.subject != subject
-            or self._announcer.refuses(record)
-            or not record.alive(self.clock())
-        ):
+        if record is None or record.subject != subject or not self._lives(record):
             raise SessionGone("the session ended while the request ran")
         return record
+
+    def _lives(self, record: Record) -> bool:
+        return record.alive(self.clock()) and not self._announcer.refuses(record)
 
     async def _session(self, record: Record | None) -> Session:
         if record is not None and self._announcer.refuses(record):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from coatcheck.clock import Clock, system_clock
+from coatcheck.clock import Clock, monotonic_clock, system_clock
 from coatcheck.core import claims, jws
 from coatcheck.core.claims import Principal
 from coatcheck.core.keys import Keyring
 from coatcheck.core.policy import Policy, milliseconds, seconds
-from coatcheck.core.revocation import Revocations
+from coatcheck.core.revocation import NEVER, Revocations
 from coatcheck.errors import StoreUnavailable
 
 
@@ -40,26 +40,40 @@ class Verifier:
         Raises:
             Malformed, BadSignature, Expired, WrongClaim: the token is no good.
             Revoked: its session has ended, or its subject was signed out everywhere.
-            StoreUnavailable: this process has not heard of revocations for longer than the policy allows.
+            StoreUnavailable: this process has not heard of revocations for longer than the policy allows; also where
+                the policy says `ask`, for nobody is asked here.
         """
-        now = self.clock()
-        if self.policy.when_stale == "refuse" and self.silence(now) > self._stale_after:
-            raise StoreUnavailable(f"no word of revocations for {self.silence(now)} ms; refusing tokens until there is")
+        if self.policy.when_stale != "accept" and self.is_stale():
+            never = " (is it open? `async with coatcheck`)" if self.revocations.heard_at == NEVER else ""
+            raise StoreUnavailable(f"no word of revocations for too long: no token is trusted{never}")
+        return self.judge(token)
+
+    def judge(self, token: str) -> Principal:
+        """Return whom an access token speaks for, for callers that then look the session up.
+
+        Not checked: what `verify` does not check; and whether this process has heard of revocations lately.
+
+        Raises:
+            Malformed, BadSignature, Expired, WrongClaim, Revoked: as `verify`.
+        """
         found = claims.judge(
             jws.verify(token, self.keyring, typ="at+jwt"),
             issuer=self.policy.issuer,
             audience=self.policy.audience,
-            now=now / 1000,
+            now=self.clock() / 1000,
             leeway=self._leeway,
         )
         self.revocations.judge(found.sid, found.sub, found.iat)
         return found.principal()
 
-    def silence(self, now: int) -> int:
-        """Return for how many milliseconds nothing was heard from the feed; 0 where there is no other process."""
-        heard_at = self.revocations.heard_at
-        return 0 if heard_at is None else max(0, now - heard_at)
+    def silence(self) -> int:
+        """Return for how many milliseconds nothing was heard from the feed; 0 where there is no other process.
 
-    def must_ask(self) -> bool:
-        """Say whether the policy wants sessions looked up for now, because the feed has been silent too long."""
-        return self.policy.when_stale == "ask" and self.silence(self.clock()) > self._stale_after
+        Measured by the monotonic clock: setting the machine's time makes nothing look fresher, or older, than it is.
+        """
+        heard_at = self.revocations.heard_at
+        return 0 if heard_at is None else monotonic_clock() - heard_at
+
+    def is_stale(self) -> bool:
+        """Say whether the feed has been silent for longer than the policy's `stale_after`."""
+        return self.silence() > self._stale_after

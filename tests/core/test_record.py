@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from coatcheck.core.credentials import SessionCookie
 from coatcheck.core.record import Changes, Device, Record, digest, pack, require_subject, unpack
 from coatcheck.core.session import Session
-from coatcheck.errors import BadSignature, Expired, InvalidValue, StoreUnavailable, Superseded
+from coatcheck.errors import BadSignature, Expired, InvalidValue, Missing, StoreUnavailable, Superseded
 
 COOKIE = SessionCookie("A" * 22, b"s" * 32)
 NOW = 1_800_000_000_000
@@ -265,7 +265,7 @@ class TestSession:
 
     def test_a_detached_session_refuses_to_be_written(self) -> None:
         """A request that came with a token has no session at hand, and says so instead of losing the write."""
-        with pytest.raises(InvalidValue, match="load_session"):
+        with pytest.raises(Missing, match="load_session"):
             Session.detached()["a"] = 1
 
     def test_repr_shows_no_data_and_no_secret(self) -> None:

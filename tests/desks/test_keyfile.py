@@ -66,10 +66,10 @@ def test_j19_p8_a_key_is_published_before_it_signs_and_kept_until_its_last_token
     ring = file.open()
     coat = Coatcheck(keyring=ring, clock=clock)
     session = run(coat.sessions.create("ann"))
-    refresh = coat.sessions.issue(session).refresh_token
+    refresh = run(coat.sessions.issue(session)).refresh_token
     for _ in range(3):
         published_before = {str(key["kid"]) for key in ring.jwks()["keys"]}
-        old = coat.sessions.issue(session).access_token
+        old = run(coat.sessions.issue(session)).access_token
         clock.advance(PUBLISH_AHEAD)
         ring.adopt(file.rotate())
         assert ring.signing_key().kid in published_before
@@ -117,7 +117,7 @@ def test_a_dropped_key_is_not_honoured_after_adoption(tmp_path: Path, clock: Set
     """What the ring forgot verifies nothing, also where its header was seen before."""
     ring = Keyring(Key.generate("ES256"), secret=b"0123456789abcdef" * 2 + bytes(range(32)))
     coat = Coatcheck(keyring=ring, clock=clock)
-    token = coat.sessions.issue(run(coat.sessions.create("ann"))).access_token
+    token = run(coat.sessions.issue(run(coat.sessions.create("ann")))).access_token
     coat.verifier.verify(token)
     ring.adopt(key_file(tmp_path, clock).open())
     with pytest.raises(BadSignature):

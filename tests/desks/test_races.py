@@ -67,7 +67,7 @@ def test_p5_racing_refreshes_all_get_the_identical_successor(tabs: int) -> None:
     """However two or three tabs interleave, all get the same refresh token and nobody is signed out."""
 
     def scene(world: World) -> tuple[list[Coroutine[Any, Any, Any]], Callable[[list[Outcome]], None]]:
-        token = world.sessions.issue(world.session).refresh_token
+        token = run(world.sessions.issue(world.session)).refresh_token
 
         def check(outcomes: list[Outcome]) -> None:
             assert len({outcome.refresh_token for outcome in outcomes}) == 1
@@ -129,7 +129,7 @@ def test_p1_a_refresh_never_undoes_a_sign_out() -> None:
     """A refresh in flight may win its answer, but afterwards every credential of the session is dead."""
 
     def scene(world: World) -> tuple[list[Coroutine[Any, Any, Any]], Callable[[list[Outcome]], None]]:
-        token = world.sessions.issue(world.session).refresh_token
+        token = run(world.sessions.issue(world.session)).refresh_token
         assert world.session.id is not None
 
         def check(outcomes: list[Outcome]) -> None:
@@ -257,7 +257,7 @@ def test_p5_reuse_ends_that_session_and_no_other() -> None:
 
     def scene(world: World) -> tuple[list[Coroutine[Any, Any, Any]], Callable[[list[Outcome]], None]]:
         other = run(world.sessions.create("ann"))
-        spent = world.sessions.issue(world.session).refresh_token
+        spent = run(world.sessions.issue(world.session)).refresh_token
         fresh = run(world.sessions.refresh(spent)).refresh_token
         world.clock.advance(timedelta(seconds=31))
 

@@ -242,7 +242,7 @@ class TestChanging:
         session = await world.sessions.create("ann")
         session["cart"] = [1]
         old = ticket(session)
-        token = world.sessions.issue(session).access_token
+        token = (await world.sessions.issue(session)).access_token
         await world.sessions.rotate(session)
         with pytest.raises(Revoked):
             await world.sessions.load(old)
@@ -299,7 +299,7 @@ class TestTokens:
     async def test_j20_an_access_token_speaks_for_the_session(self, world: World) -> None:
         """Subject, session, scopes, time and manner of the sign-in are the session's."""
         session = await world.sessions.create("ann", amr=("pwd", "otp"), scopes=("read", "write"))
-        grant = world.sessions.issue(session)
+        grant = await world.sessions.issue(session)
         principal = world.verify(grant.access_token)
         assert (principal.subject, principal.session_id) == ("ann", session.id)
         assert set(principal.scopes) == {"read", "write"}
@@ -310,14 +310,14 @@ class TestTokens:
     async def test_an_anonymous_session_has_no_tokens(self, world: World) -> None:
         """There is nobody to speak for."""
         with pytest.raises(InvalidValue):
-            world.sessions.issue(await world.sessions.create())
+            await world.sessions.issue(await world.sessions.create())
 
     async def test_a_token_never_outlives_its_session(self) -> None:
         """Near the absolute timeout the access token is cut short."""
         world = World(idle=None, absolute=2 * HOUR)
         session = await world.sessions.create("ann")
         world.clock.advance(2 * HOUR - timedelta(seconds=100))
-        grant = world.sessions.issue(session)
+        grant = await world.sessions.issue(session)
         assert grant.expires_in == 100
         world.clock.advance(timedelta(seconds=111))
         with pytest.raises(Expired):
@@ -325,7 +325,7 @@ class TestTokens:
 
     async def test_p5_refresh_rotates_and_a_retry_gets_the_identical_successor(self, world: World) -> None:
         """Lost answers and racing tabs get the same refresh token again, within grace."""
-        first = world.sessions.issue(await world.sessions.create("ann"))
+        first = await world.sessions.issue(await world.sessions.create("ann"))
         second = await world.sessions.refresh(first.refresh_token)
         world.clock.advance(timedelta(seconds=30))
         again = await world.sessions.refresh(first.refresh_token)
@@ -336,7 +336,7 @@ class TestTokens:
         """The thief's token, its owner's, and the access token die; the other device lives."""
         other = await world.sessions.create("ann")
         session = await world.sessions.create("ann")
-        spent = world.sessions.issue(session)
+        spent = await world.sessions.issue(session)
         fresh = await world.sessions.refresh(spent.refresh_token)
         world.clock.advance(timedelta(seconds=31))
         with pytest.raises(Reused):
@@ -354,7 +354,7 @@ class TestTokens:
 
     async def test_racing_refreshes_many_rounds(self, world: World) -> None:
         """50 tabs with one token, 40 rounds: nobody is signed out, one successor a round."""
-        token = world.sessions.issue(await world.sessions.create("ann")).refresh_token
+        token = (await world.sessions.issue(await world.sessions.create("ann"))).refresh_token
         for _ in range(40):
             grants = await asyncio.gather(*(world.sessions.refresh(token) for _ in range(50)))
             assert len({grant.refresh_token for grant in grants}) == 1
@@ -376,7 +376,7 @@ class TestTokens:
     async def test_a_refresh_counts_as_use(self) -> None:
         """The idle timeout starts anew with a refresh."""
         world = World(idle=HOUR)
-        token = world.sessions.issue(await world.sessions.create("ann")).refresh_token
+        token = (await world.sessions.issue(await world.sessions.create("ann"))).refresh_token
         for _ in range(5):
             world.clock.advance(HOUR / 2)
             token = (await world.sessions.refresh(token)).refresh_token
@@ -386,7 +386,7 @@ class TestEnding:
     async def test_s10_p1_sign_out_kills_all_three_credentials(self, world: World) -> None:
         """Cookie, access token and refresh token die together, at once."""
         session = await world.sessions.create("ann")
-        grant = world.sessions.issue(session)
+        grant = await world.sessions.issue(session)
         assert await world.sessions.revoke(ident(session)) is True
         with pytest.raises(Revoked):
             await world.sessions.load(ticket(session))
@@ -400,7 +400,7 @@ class TestEnding:
         """Save, touch, rotate and refresh of a session that ended: nothing comes back, 1000 times."""
         for _ in range(250):
             session = await world.sessions.create("ann")
-            refresh = world.sessions.issue(session).refresh_token
+            refresh = (await world.sessions.issue(session)).refresh_token
             in_flight = [await world.sessions.load(ticket(session)) for _ in range(3)]
             await world.sessions.revoke(ident(session))
             in_flight[0]["late"] = 1
@@ -417,7 +417,7 @@ class TestEnding:
     async def test_s11_sign_out_everywhere(self, world: World) -> None:
         """Three devices and their tokens: all dead; another subject is not touched."""
         devices = [await world.sessions.create("ann") for _ in range(3)]
-        grants = [world.sessions.issue(device) for device in devices]
+        grants = [await world.sessions.issue(device) for device in devices]
         bob = await world.sessions.create("bob")
         assert await world.sessions.revoke_all("ann") == 3
         for device, grant in zip(devices, grants, strict=True):
@@ -430,7 +430,7 @@ class TestEnding:
     async def test_s12_sign_out_the_others(self, world: World) -> None:
         """The one that is kept lives on, with its tokens and through a rotation."""
         kept, other = await world.sessions.create("ann"), await world.sessions.create("ann")
-        grant = world.sessions.issue(kept)
+        grant = await world.sessions.issue(kept)
         world.clock.advance(HOUR)
         assert await world.sessions.revoke_all("ann", keep=kept.id) == 1
         with pytest.raises(Revoked):
@@ -446,7 +446,7 @@ class TestEnding:
         await world.sessions.create("ann")
         await world.sessions.revoke_all("ann")
         session = await world.sessions.create("ann")
-        world.verify(world.sessions.issue(session).access_token)
+        world.verify((await world.sessions.issue(session)).access_token)
         await world.sessions.load(ticket(session))
 
     async def test_a_sign_in_that_began_before_is_refused(self, world: World) -> None:
@@ -460,7 +460,7 @@ class TestEnding:
     async def test_p1_this_process_refuses_even_if_the_store_is_down(self, world: World) -> None:
         """A sign-out that could not be stored is not acked, and is refused here nevertheless."""
         session = await world.sessions.create("ann")
-        grant = world.sessions.issue(session)
+        grant = await world.sessions.issue(session)
         world.store.broken = True
         with pytest.raises(StoreUnavailable):
             await world.sessions.revoke(ident(session))
@@ -474,7 +474,7 @@ class TestEnding:
         """Signing out again after a 503 leaves nothing stored that a restart could bring back."""
         for by_token in (False, True):
             session = await world.sessions.create("ann")
-            refresh = world.sessions.issue(session).refresh_token
+            refresh = (await world.sessions.issue(session)).refresh_token
             world.store.broken = True
             with pytest.raises(StoreUnavailable):
                 await world.sessions.revoke(ident(session))
@@ -503,7 +503,7 @@ async def test_s22_every_step_of_a_session_is_told(world: World) -> None:
     """Create, rotate, refresh, revoke: with who, where from and why; never with a secret."""
     session = await world.sessions.create("ann", device=Device("a browser", "192.0.2.7"))
     secret = ticket(session).value
-    grant = world.sessions.issue(session)
+    grant = await world.sessions.issue(session)
     await world.sessions.refresh(grant.refresh_token)
     await world.sessions.rotate(session)
     await world.sessions.revoke(ident(session), reason="by an administrator")

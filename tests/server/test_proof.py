@@ -234,7 +234,7 @@ async def test_a_browser_whose_session_ends_just_now_can_still_sign_in(
     again = await _exchange(server, first.session.cookie.value)
     old = again.session.id
     assert old is not None
-    _interrupt(monkeypatch, server.proof, "_enter", "before", lambda: server.coat.sessions.revoke(old))
+    _interrupt(monkeypatch, server.coat.sessions, "rotate", "before", lambda: server.coat.sessions.revoke(old))
     await server.proof.sign_in(again, await server.proof.prove(NAME, PASSWORD, address=ADDRESS))
     assert await _live(server) == [again.session.id]
     assert again.session.id != old

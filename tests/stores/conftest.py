@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("coatcheck.testing.contract")
-
 Spawn = Callable[[Callable[[], object]], int]
 
 

@@ -78,12 +78,12 @@ class Policy:
                 raise ConfigurationError(problem)
 
     def _problems(self) -> list[tuple[str, bool]]:
-        zero = timedelta(0)
+        zero, second = timedelta(0), timedelta(seconds=1)
         return [
             ("issuer must not be empty", not self.issuer),
             ("client_id must not be empty", not self.client_id),
-            ("idle must be longer than zero, or None", self.idle is not None and self.idle <= zero),
-            ("absolute must be longer than zero", self.absolute <= zero),
+            ("idle must be at least one second, or None", self.idle is not None and self.idle < second),
+            ("absolute must be at least one second", self.absolute < second),
             ("idle must not exceed absolute", self.idle is not None and self.idle > self.absolute),
             ("touch_every must not be negative", self.touch_every < zero),
             (

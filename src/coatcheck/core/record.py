@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -24,6 +25,7 @@ from coatcheck.errors import BadSignature, Expired, InvalidValue, StoreUnavailab
 FORMAT = b"\x01"
 MAX_SUBJECT = 255
 _MAX_DEPTH = 32
+_WORD = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _LEAST_INT, _MOST_INT = -(2**63), 2**64 - 1
 
 
@@ -172,6 +174,12 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
             self, seen_at=seen_at, expires_at=max(self.expires_at, expiry(seen_at, self.idle, self.ends_at))
         )
 
+    def refreshed(self, now: int) -> Record:
+        """Return the record after its refresh token was spent: of the next generation, and used."""
+        return msgspec.structs.replace(
+            self.seen(now), generation=self.generation + 1, refreshed_at=now, version=self.version + 1
+        )
+
     def superseded(self, successor: str, until: int) -> Record:
         """Return the stump that points requests in flight at the session's new id, and holds no data.
 
@@ -247,6 +255,8 @@ def editing(function: Callable[[dict[str, Any]], None]) -> Callable[[Mapping[str
     def edit(data: Mapping[str, bytes]) -> dict[str, bytes]:
         values = {key: unpack(value) for key, value in data.items()}
         function(values)
+        for key in values:
+            require_key(key)
         return {key: pack(value) for key, value in values.items()}
 
     return edit
@@ -285,10 +295,50 @@ class Changes:
         self.deleted.clear()
         self.cleared = True
 
+    def copy(self) -> Changes:
+        """Return the edits as they are now: what is being saved while more may be made."""
+        same = Changes()
+        same.written, same.deleted, same.cleared = dict(self.written), set(self.deleted), self.cleared
+        return same
+
+    def since(self, saved: Changes) -> Changes:
+        """Return the edits that were made after `saved` was copied from these."""
+        if self.cleared and not saved.cleared:
+            return self
+        later = Changes()
+        later.written = {key: value for key, value in self.written.items() if saved.written.get(key) != value}
+        later.deleted = (self.deleted - saved.deleted) | (saved.written.keys() - self.written.keys())
+        return later
+
     def apply(self, data: Mapping[str, bytes]) -> dict[str, bytes]:
         """Return `data` with the edits made."""
         kept = {} if self.cleared else {key: value for key, value in data.items() if key not in self.deleted}
         return {**kept, **self.written}
+
+
+def words(values: Collection[str]) -> tuple[str, ...]:
+    """Return scopes or authentication methods as a tuple.
+
+    Raises:
+        InvalidValue: it is one string, whose letters would be taken for words, or one of them is no word (RFC 6749,
+            appendix A.4).
+    """
+    if isinstance(values, str) or not all(type(word) is str and _WORD.fullmatch(word) for word in values):
+        raise InvalidValue("scopes and amr are collections of words, without spaces; a single one is (word,)")
+    return tuple(values)
+
+
+def require_key(key: object) -> None:
+    """Refuse what cannot be the key of a value.
+
+    Raises:
+        InvalidValue: it is not a str, or holds half of a surrogate pair.
+    """
+    if type(key) is not str or not key.isascii():
+        try:
+            cast("str", key).encode("utf-8")
+        except (AttributeError, UnicodeEncodeError):
+            raise InvalidValue("session data: a key that is not a str of whole characters") from None
 
 
 def require_subject(subject: str | None, client_id: str) -> None:

@@ -12,6 +12,7 @@ from coatcheck.errors import Revoked as RevokedError
 
 # Pruning costs a pass over the set: one pass per this many arrivals keeps it a constant cost per event.
 _PRUNE_EVERY = 1024
+NEVER = -(2**62)
 
 
 class Revoked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -33,7 +34,8 @@ class Revoked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Revocations:
     """What this process knows to be revoked, and when it last heard from the feed.
 
-    `heard_at` is in milliseconds since the epoch; None says that there is no other process to hear from.
+    `heard_at` is in milliseconds of `monotonic_clock`; NEVER if nothing was heard yet, and None if there is no other
+    process to hear from.
     """
 
     __slots__ = ("_arrivals", "heard_at", "position", "sessions", "subjects")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
-from typing import Any
+from typing import Any, NoReturn
 
 from coatcheck.core.claims import Principal
 from coatcheck.core.credentials import SessionCookie
-from coatcheck.core.record import Changes, Device, Record, pack, unpack
-from coatcheck.errors import InvalidValue
+from coatcheck.core.record import Changes, Device, Record, pack, require_key, unpack
+from coatcheck.errors import Missing
 
 _MUTABLE = (dict, list)
 
@@ -38,7 +38,7 @@ class Session(MutableMapping[str, Any]):
     def detached(cls) -> Session:
         """Return the session of a request that came with an access token: nothing was looked up, so nothing is here.
 
-        Writing to it raises InvalidValue; `Exchange.load_session` fetches the real one.
+        Reading finds nothing and writing raises Missing; `Exchange.load_session` fetches the real one.
         """
         session = cls()
         session._detached = True
@@ -54,31 +54,37 @@ class Session(MutableMapping[str, Any]):
     @property
     def id(self) -> str | None:
         """The public id, safe to log and to show, or None if nothing is stored."""
+        self.accessed = True
         return self._record.id if self._record else None
 
     @property
     def subject(self) -> str | None:
         """Who is signed in, or None."""
+        self.accessed = True
         return self._record.subject if self._record else None
 
     @property
     def device(self) -> Device:
         """Where the sign-in came from."""
+        self.accessed = True
         return self._record.device if self._record else Device()
 
     @property
     def auth_time(self) -> int:
         """When the subject last proved who they are, in milliseconds since the epoch; 0 for nobody."""
+        self.accessed = True
         return self._record.auth_time if self._record else 0
 
     @property
     def seen_at(self) -> int:
         """When the session was last seen, to within the policy's `touch_every`, in milliseconds since the epoch."""
+        self.accessed = True
         return self._record.seen_at if self._record else 0
 
     @property
     def principal(self) -> Principal | None:
         """Whom a request with this session's cookie acts as, or None."""
+        self.accessed = True
         record = self._record
         if record is None or record.subject is None:
             return None
@@ -93,6 +99,9 @@ class Session(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"<Session id={self.id} subject={self.subject!r}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Session cannot be pickled or copied: it may hold its cookie's secret; pass on its id")
+
     # -- the mapping -------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: str) -> Any:
@@ -106,8 +115,7 @@ class Session(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._require_attached()
-        if type(key) is not str:
-            raise InvalidValue("session data: a key that is not a str")
+        require_key(key)
         packed = pack(value)
         self._changes.write(key, packed)
         self._hold(key, value, packed)
@@ -150,7 +158,7 @@ class Session(MutableMapping[str, Any]):
     def _require_attached(self) -> None:
         self.accessed = True
         if self._detached:
-            raise InvalidValue("this request came with an access token: `await exchange.load_session()` before writing")
+            raise Missing("this request came with an access token: `await exchange.load_session()` before writing")
 
     # -- what the desks do with it -----------------------------------------------------------------------------
 
@@ -167,13 +175,16 @@ class Session(MutableMapping[str, Any]):
         """Take over the times of a touch; edits that are pending stay so."""
         self._record = record
 
-    def become(self, record: Record | None, cookie: SessionCookie | None = None) -> None:
+    def become(
+        self, record: Record | None, cookie: SessionCookie | None = None, *, saved: Changes | None = None
+    ) -> None:
         """Take over a new stored form, after the session was saved, rotated, signed in or ended.
 
+        `saved` are the edits that are in it; those made since stay pending. Without it, none stay.
         Values already handed out stay the same objects, so that a list which the handler holds keeps counting.
         """
         self._record = record
-        self._changes = Changes()
+        self._changes = Changes() if saved is None else self._changes.since(saved)
         self._detached = False
         if record is None:
             self._held.clear()

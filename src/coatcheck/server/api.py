@@ -103,7 +103,7 @@ async def sign_in(request: Request) -> Response:
         return _json(Tokens.of(await server.proof.grant(current, proof, persistent=asked.remember)))
     await server.proof.sign_in(current, proof, persistent=asked.remember)
     if asked.tokens:
-        current.hand_out_tokens(current.issue())
+        current.hand_out_tokens(await current.issue())
     return await _whoami(request)
 
 

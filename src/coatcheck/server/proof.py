@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from coatcheck import Coatcheck, Exchange, Grant, Sessions
-from coatcheck.errors import CoatcheckError, CredentialError, Revoked, SessionGone
+from coatcheck.errors import CoatcheckError, CredentialError, Revoked
 from coatcheck.server.accounts import Account, Accounts
 from coatcheck.server.attempts import Attempts
 from coatcheck.server.passwords import Busy, Passwords, judge_new
@@ -95,7 +95,7 @@ class Proving:
             StoreUnavailable
         """
         try:
-            await self._enter(exchange, proof, persistent=persistent)
+            await exchange.sign_in(proof.account.id, persistent=persistent, began_at=proof.began_at)
         except Revoked:
             raise WrongPassword from None
         try:
@@ -130,7 +130,7 @@ class Proving:
             if session.id is not None:
                 await sessions.revoke(session.id, reason="the proof did not stand")
             raise
-        return sessions.issue(session)
+        return await sessions.issue(session)
 
     async def change_password(self, exchange: Exchange, proof: Proof, password: str) -> int:
         """Give the proved account a new password, and end its other sessions; say how many those were.
@@ -164,7 +164,7 @@ class Proving:
             fresh = replace(proof, account=changed, began_at=self._coat.clock())
             await self.sign_in(exchange, fresh, persistent=record.persistent)
             if exchange.head.value(b"cookie") and self._has_tokens(exchange):
-                exchange.hand_out_tokens(exchange.issue())
+                exchange.hand_out_tokens(await exchange.issue())
         return ended
 
     async def may_refresh(self, grant: Grant) -> None:
@@ -179,14 +179,6 @@ class Proving:
         if account is None or account.disabled:
             await self._coat.sessions.revoke(principal.session_id, reason="the account is disabled")
             raise Revoked("the session has ended")
-
-    async def _enter(self, exchange: Exchange, proof: Proof, *, persistent: bool) -> None:
-        try:
-            await exchange.sign_in(proof.account.id, persistent=persistent, began_at=proof.began_at)
-        except SessionGone:
-            # The session that the browser came with ended just now; that is no reason not to begin another.
-            exchange.session.become(None)
-            await exchange.sign_in(proof.account.id, persistent=persistent, began_at=proof.began_at)
 
     async def _confirm(self, proof: Proof) -> None:
         now = await self._accounts.get(proof.account.id)

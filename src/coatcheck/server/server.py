@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
 
@@ -137,7 +136,7 @@ class Server:
                     await ask()
             except (StoreUnavailable, TimeoutError):
                 found.append(f"{what}: the store is unavailable")
-        if self.coat.verifier.silence(self.coat.clock()) > self.coat.policy.stale_after // timedelta(milliseconds=1):
+        if self.coat.verifier.is_stale():
             found.append("revocations: the feed is silent")
         return found
 

@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from coatcheck.core import base64url
@@ -55,6 +56,7 @@ class FileStore:
         if not path or "\0" in path:
             raise ConfigurationError("a file store needs the path of a directory")
         self._root = os.path.abspath(path)
+        self.directory = Path(self._root)
         self._records = os.path.join(self._root, "records")
         self._subjects = os.path.join(self._root, "subjects")
         self._ready = False

@@ -11,6 +11,7 @@ import os
 import sqlite3
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -111,6 +112,7 @@ class SQLiteStore:
     durability: Durability = "power-safe"
 
     def __init__(self, path: str | os.PathLike[str], *, busy_timeout: timedelta = timedelta(seconds=5)) -> None:
+        self.path = Path(os.path.abspath(path))
         self._file = SQLiteFile(path, busy_timeout=busy_timeout, component="store", migrations=_MIGRATIONS)
 
     async def open(self) -> None:

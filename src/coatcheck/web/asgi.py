@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from coatcheck.compose import Coatcheck
 from coatcheck.core import challenge
-from coatcheck.errors import CoatcheckError
+from coatcheck.errors import CoatcheckError, ConfigurationError, StoreUnavailable
 from coatcheck.exchange import Exchange
 from coatcheck.request_head import RequestHead
 
@@ -22,7 +23,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _POLICY_VIOLATION = 1008
 _SERVER_ERROR = 500
 _HTTP_SCHEMES = {"ws": "http", "wss": "https"}
-_CARRIES_HEADERS = ("http.response.start", "websocket.accept")
+_CARRIES_HEADERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+_TRY_AGAIN_LATER = 1013
+_log = logging.getLogger("coatcheck")
 
 
 class CoatcheckMiddleware:
@@ -45,6 +48,8 @@ class CoatcheckMiddleware:
     def __init__(self, app: App, *, coatcheck: Coatcheck, csrf_exempt: Collection[str] = ()) -> None:
         self.app = app
         self.coatcheck = coatcheck
+        if isinstance(csrf_exempt, str):
+            raise ConfigurationError("csrf_exempt is a collection of paths; a single one is [path]")
         self.csrf_exempt = frozenset(csrf_exempt)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,7 +65,11 @@ class CoatcheckMiddleware:
         async def receive_and_open() -> Message:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                await self.coatcheck.open()
+                try:
+                    await self.coatcheck.open()
+                except StoreUnavailable as error:
+                    # The application starts nevertheless, and each request tries again (P6).
+                    _log.warning("not opened at start-up: %s", error)
             return message
 
         try:
@@ -125,13 +134,14 @@ def _head(scope: Scope) -> RequestHead:
         method="CONNECT" if websocket else scope["method"],
         scheme=_HTTP_SCHEMES.get(scheme, scheme),
         headers=list(scope["headers"]),
-        address=client[0] if client else "",
+        address=(client[0] or "") if client else "",
     )
 
 
 async def _refuse(scope: Scope, send: Send, error: CoatcheckError) -> None:
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": error.code})
+        code = _TRY_AGAIN_LATER if isinstance(error, StoreUnavailable) else _POLICY_VIOLATION
+        await send({"type": "websocket.close", "code": code, "reason": error.code})
         return
     body = json.dumps({"error": error.oauth_error, "code": error.code, "error_description": str(error)}).encode()
     headers = [
