@@ -1,0 +1,190 @@
+"""The promises under load, on every store: through the middleware, in one process and across two (P1, P3, P5)."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coatcheck import Coatcheck, FileStore, Keyring, MemoryStore, Revoked, SQLiteStore
+from coatcheck.events import Event
+from coatcheck.exchange import Exchange
+from coatcheck.issuer import Grant
+from coatcheck.request_head import RequestHead
+from coatcheck.store import Store
+
+Together = Callable[..., list[int]]
+
+STORES: dict[str, Callable[[Path], Store]] = {
+    "memory": lambda _: MemoryStore(),
+    "file": lambda path: FileStore(path / "sessions"),
+    "sqlite": lambda path: SQLiteStore(path / "sessions.db"),
+}
+SHARED = [name for name in STORES if name != "memory"]
+KEYS = Keyring.generate("HS256")
+ROUNDS = {"memory": 10, "file": 2, "sqlite": 3}
+SIGN_OUTS = 1000
+AT_ONCE = 50
+
+
+def quiet(_: Event) -> None: ...
+
+
+def make(store: str, path: Path) -> Coatcheck:
+    return Coatcheck(STORES[store](path), KEYS, on_event=quiet)
+
+
+async def request(coat: Coatcheck, cookie: str) -> Exchange:
+    head = RequestHead("GET", "https", [(b"cookie", f"__Host-session={cookie}".encode())])
+    return await Exchange.begin(head, coat.sessions, coat.verifier)
+
+
+async def write(coat: Coatcheck, cookie: str, key: str) -> None:
+    """One request that writes one key, from its cookie to its saved session."""
+    exchange = await request(coat, cookie)
+    exchange.require()
+    exchange.session[key] = key
+    await exchange.finish()
+
+
+async def sign_in(coat: Coatcheck) -> tuple[str, Grant]:
+    session = await coat.sessions.create("ann")
+    assert session.cookie is not None
+    return session.cookie.value, await coat.sessions.issue(session)
+
+
+async def keys_of(coat: Coatcheck, cookie: str) -> set[str]:
+    return set((await request(coat, cookie)).session)
+
+
+def opened(coat: Coatcheck, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run work with an open coatcheck in an event loop of its own."""
+
+    async def main() -> Any:
+        async with coat:
+            return await work()
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_p3_200_of_200_concurrent_requests_keep_their_keys(store: str, tmp_path: Path) -> None:
+    """Rounds of 200 requests that each write a key of their own into one session: none is lost."""
+    coat = make(store, tmp_path)
+
+    async def rounds() -> None:
+        for number in range(ROUNDS[store]):
+            cookie, _ = await sign_in(coat)
+            await asyncio.gather(*(write(coat, cookie, f"{number}-{n}") for n in range(200)))
+            assert await keys_of(coat, cookie) == {f"{number}-{n}" for n in range(200)}
+
+    opened(coat, rounds)
+
+
+@pytest.mark.parametrize("store", SHARED)
+def test_p3_200_of_200_across_two_processes(store: str, tmp_path: Path, together: Together) -> None:
+    """Two processes with 100 requests each, all at once: 200 keys."""
+    cookie, _ = opened(first := make(store, tmp_path), lambda: sign_in(first))
+
+    def process(name: str) -> None:
+        coat = make(store, tmp_path)
+
+        async def work() -> None:
+            await asyncio.gather(*(write(coat, cookie, f"{name}-{n}") for n in range(100)))
+
+        opened(coat, work)
+
+    assert together(lambda: process("a"), lambda: process("b")) == [0, 0]
+    last = make(store, tmp_path)
+    assert opened(last, lambda: keys_of(last, cookie)) == {f"{name}-{n}" for name in "ab" for n in range(100)}
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_p1_no_sign_out_is_undone_by_a_request_in_flight(store: str, tmp_path: Path) -> None:
+    """A writer, a reader, a rotation and a refresh race each sign-out; afterwards every credential is dead."""
+    coat = make(store, tmp_path)
+
+    async def race() -> int:
+        cookie, grant = await sign_in(coat)
+        racers = [await request(coat, cookie) for _ in range(3)]
+        racers[0].session["late"] = 1
+        leaving = await request(coat, cookie)
+        rotated = racers[2]
+        await asyncio.gather(
+            racers[0].finish(),
+            racers[1].finish(),
+            rotated.rotate(),
+            coat.sessions.refresh(grant.refresh_token),
+            leaving.sign_out(),
+            return_exceptions=True,
+        )
+        alive = 0
+        newer = rotated.session.cookie
+        for value in [cookie, *([newer.value] if newer else [])]:
+            alive += (await request(coat, value)).principal is not None
+        for dead in (lambda: coat.sessions.refresh(grant.refresh_token), lambda: _verify(coat, grant)):
+            try:
+                await dead()
+                alive += 1
+            except Revoked:
+                continue
+        return alive
+
+    async def races() -> int:
+        total = 0
+        for _ in range(SIGN_OUTS // AT_ONCE):
+            total += sum(await asyncio.gather(*(race() for _ in range(AT_ONCE))))
+        return total + len(await coat.sessions.list("ann"))
+
+    assert opened(coat, races) == 0
+
+
+async def _verify(coat: Coatcheck, grant: Grant) -> None:
+    coat.verifier.verify(grant.access_token)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_p5_racing_tabs_are_never_signed_out(store: str, tmp_path: Path) -> None:
+    """2 to 50 tabs spend one token at once, some of them twice: all get the identical successor, every time."""
+    coat = make(store, tmp_path)
+
+    async def rounds() -> None:
+        _, grant = await sign_in(coat)
+        token = grant.refresh_token
+        for tabs in [2, 3, 5, 10, 20, 50] * (8 if store != "file" else 1):
+            answers = await asyncio.gather(*(coat.sessions.refresh(token) for _ in range(tabs)))
+            answers += await asyncio.gather(*(coat.sessions.refresh(token) for _ in range(tabs // 2)))
+            [token] = {answer.refresh_token for answer in answers}
+        assert len(await coat.sessions.list("ann")) == 1
+
+    opened(coat, rounds)
+
+
+@pytest.mark.parametrize("store", SHARED)
+def test_p5_racing_tabs_across_two_processes(store: str, tmp_path: Path, together: Together) -> None:
+    """Two processes that spend the same token at once, 20 rounds: both arrive at the same token, still alive."""
+    _, grant = opened(first := make(store, tmp_path), lambda: sign_in(first))
+    context = multiprocessing.get_context("fork")
+    barrier, last = context.Barrier(2), [tmp_path / "first", tmp_path / "second"]
+
+    def process(mine: int) -> None:
+        coat = make(store, tmp_path)
+
+        async def work() -> None:
+            token = grant.refresh_token
+            for _ in range(20):
+                await asyncio.to_thread(barrier.wait, 30)
+                answers = await asyncio.gather(*(coat.sessions.refresh(token) for _ in range(5)))
+                [token] = {answer.refresh_token for answer in answers}
+            last[mine].write_text(token)
+
+        opened(coat, work)
+
+    assert together(lambda: process(0), lambda: process(1)) == [0, 0]
+    assert last[0].read_text() == last[1].read_text()
+    again = make(store, tmp_path)
+    opened(again, lambda: again.sessions.refresh(last[0].read_text()))
