@@ -87,7 +87,7 @@ class Exchange:
         Raises:
             CrossSite
         """
-        if not self._ambient:
+        if not self._ambient or self.head.method in csrf.SAFE_METHODS:
             return
         host = (self.head.value(b"host") or b"").decode("latin-1")
         csrf.judge(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 from coatcheck.core.cookies import SESSION_COOKIE, Cookie
@@ -118,6 +119,7 @@ class Policy:
         return cls(**(limits | changes))
 
 
+@lru_cache  # asked for at every request, for the few durations that the policies have
 def milliseconds(duration: timedelta | None) -> int:
     """Return a duration in whole milliseconds; None, "no limit", is 0."""
     return 0 if duration is None else duration // timedelta(milliseconds=1)
