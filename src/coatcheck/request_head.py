@@ -8,6 +8,7 @@ from coatcheck.core.cookies import parse_cookies
 from coatcheck.core.record import Device
 
 _MAX_USER_AGENT = 256
+_MAX_ADDRESS = 64
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -50,4 +51,9 @@ class RequestHead(msgspec.Struct, frozen=True):
     def device(self) -> Device:
         """Where the request comes from, as far as it tells."""
         agent = (self.value(b"user-agent") or b"")[:_MAX_USER_AGENT].decode("latin-1")
-        return Device("".join(c for c in agent if c.isprintable()), self.address)
+        # Behind a proxy the address is text from a header as well.
+        return Device(_printable(agent), _printable(self.address[:_MAX_ADDRESS]))
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in text if c.isprintable())

@@ -37,7 +37,7 @@ class Shell:
         self.err = ""
 
     def __call__(self, *words: str, stdin: str = "") -> str:
-        self._patch.setattr(sys, "stdin", io.StringIO(stdin))
+        self._patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode("utf-8", "surrogateescape"))))
         try:
             self.code = main([*words, "--data-dir", str(self.data)])
         except SystemExit as end:
@@ -151,6 +151,47 @@ def test_the_password_is_the_first_line_without_its_ending(shell: Shell, ending:
     assert asyncio.run(work())
 
 
+def test_a_password_that_no_browser_could_send_is_refused(shell: Shell) -> None:
+    """The octets of another encoding would be stored, and could never be typed at the sign-in."""
+    shell("accounts", "add", "ann", "--password-stdin", stdin="a l\udcffntern under the stairs\n")
+    assert (shell.code, shell.err) == (1, "coatcheck: the password is not UTF-8\n")
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_who_ends_the_input_at_the_prompt_reads_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(_: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("getpass.getpass", ended)
+    monkeypatch.setattr(sys, "stdin", _Terminal())
+    assert main(["accounts", "add", "ann", "--data-dir", str(tmp_path / "data")]) == 1
+    assert capsys.readouterr().err == "coatcheck: no password was given\n"
+
+
+@pytest.mark.parametrize("words", [("accounts", "disable"), ("accounts", "enable"), ("sessions", "list")])
+def test_a_name_that_is_no_text_is_nobody_s(shell: Shell, words: tuple[str, ...]) -> None:
+    shell.add("ann")
+    shell(*words, "bad\udcff")
+    assert shell.code == 1
+    assert shell.err.startswith("coatcheck: a name has printable characters only")
+
+
+def test_a_directory_that_cannot_be_looked_into_is_exit_code_2(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    for words in (("accounts", "list"), ("keys", "list")):
+        shell(*words)
+        assert (shell.code, shell.err.endswith("Permission denied\n")) == (2, True)
+
+
 def test_without_a_terminal_the_password_is_asked_on_standard_input_only_when_told_so(shell: Shell) -> None:
     assert shell("accounts", "add", "ann", stdin=PASSWORD) == ""
     assert shell.code == 2
@@ -205,6 +246,15 @@ def test_sessions_are_listed_and_ended_one_by_one_or_all_of_an_account(shell: Sh
     assert [each["id"] for each in json.loads(shell("sessions", "list", "--json", *more))] == [theirs]
 
 
+def test_s13_everyone_s_sessions_are_ended_at_once(shell: Shell) -> None:
+    for name in ("ann", "bob"):
+        shell.add(name)
+        _sign_in(shell, name)
+    assert shell("sessions", "revoke", "--everyone") == "sessions ended: 2\n"
+    assert json.loads(shell("sessions", "list", "--json")) == []
+    assert json.loads(shell("sessions", "revoke", "--everyone", "--json")) == {"ended": 0}
+
+
 def test_s13_what_is_ended_here_reaches_a_running_server(shell: Shell) -> None:
     """Through the feed: the other process's set of revocations has it."""
     shell.add("ann")
@@ -238,6 +288,11 @@ def test_an_id_that_begins_with_a_hyphen_is_no_option(shell: Shell, id: str) -> 
     shell.add("ann")
     shell("sessions", "revoke", id)
     assert (shell.code, shell.err) == (1, "coatcheck: no live session has this id\n")
+
+
+def test_an_id_behind_a_double_hyphen_is_an_id(shell: Shell) -> None:
+    shell.add("ann")
+    assert main(["sessions", "revoke", "--data-dir", str(shell.data), "--", "-" + "a" * 20 + "Q"]) == 1
 
 
 def test_an_id_that_cannot_be_one_is_not_found(shell: Shell) -> None:

@@ -12,7 +12,7 @@ from coatcheck.server.server import Server
 from coatcheck.testing import SettableClock
 
 if TYPE_CHECKING:
-    from tests.server.conftest import Answer, Client
+    from tests.server.conftest import Answer, Client, MakeServer
 
 pytestmark = pytest.mark.anyio
 
@@ -178,6 +178,25 @@ async def test_f1_another_site_cannot_end_a_session(client: Client) -> None:
     answer = await client("DELETE", f"/api/sessions/{id}", headers={"sec-fetch-site": "cross-site"})
     assert answer.status == 403
     assert (await client("GET", "/api/session")).status == 200
+
+
+async def test_f2_behind_such_a_proxy_our_host_over_http_is_another_site(
+    make_server: MakeServer, client_of: Callable[..., Client]
+) -> None:
+    client = client_of(await make_server(issuer="https://auth.example"))
+    headers = {"host": "auth.example", "sec-fetch-site": "", "origin": "http://auth.example"}
+    answer = await client("POST", "/api/sign-in", json={"account": NAME, "password": PASSWORD}, headers=headers)
+    assert (answer.status, answer.json["code"]) == (403, "cross_site")
+
+
+@pytest.mark.parametrize("path", ["/sign-in/", "/account/", "/api/session/", "/livez/", "/static/coatcheck.css/"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_f12_s18_no_slash_sends_anybody_to_the_host_header_s_origin(
+    make_server: MakeServer, client_of: Callable[..., Client], method: str, path: str
+) -> None:
+    client = client_of(await make_server(issuer="https://auth.example"))
+    answer = await client(method, path, form={"password": PASSWORD}, headers={"host": "evil.example"})
+    assert (answer.status, answer.header("location")) == (404, None)
 
 
 async def test_f2_our_own_origin_is_the_issuer_s_behind_a_proxy_that_speaks_http_to_us(

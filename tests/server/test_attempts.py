@@ -72,6 +72,14 @@ async def test_a_name_counts_as_one_however_it_is_typed(attempts: Attempts) -> N
         await attempts.begin("zoe\u0308", "198.51.100.1")
 
 
+async def test_a_clock_that_was_ahead_for_a_while_locks_nobody_out(attempts: Attempts, clock: SettableClock) -> None:
+    clock.advance(timedelta(days=365))
+    for _ in range(PER_ACCOUNT):
+        await attempts.begin("ann", "192.0.2.1")
+    clock.advance(timedelta(days=-365))
+    await attempts.begin("ann", "192.0.2.1")
+
+
 async def test_many_attempts_at_once_do_not_slip_through_together(attempts: Attempts) -> None:
     racers = [attempts.begin("ann", f"192.0.2.{number}") for number in range(40)]
     results = await asyncio.gather(*racers, return_exceptions=True)

@@ -274,6 +274,38 @@ async def test_s12_a_new_password_ends_the_other_sessions_and_gives_this_one_a_n
     await server.proof.prove(NAME, ANOTHER, address=ADDRESS)
 
 
+async def test_s12_a_password_change_that_was_killed_half_way_is_finished_by_the_next_process(
+    server: Server, make_server: Any
+) -> None:
+    account = await server.accounts.find(NAME)
+    assert account is not None
+    await server.coat.sessions.create(account.id)
+    changed = await server.accounts.set_password(account, "another hash")
+    assert await server.accounts.unfinished(0) == []
+    await make_server(clock=server.coat.clock)
+    assert await server.coat.sessions.list(account.id) == []
+    assert await server.accounts.unfinished(changed.created_at + 2**40) == []
+
+
+async def test_s4_a_new_password_ends_what_was_copied_also_behind_an_access_cookie(server: Server) -> None:
+    """The session cookie may have been evicted (C14); the session's id changed only where it was there."""
+    account = await server.accounts.find(NAME)
+    assert account is not None
+    session = await server.coat.sessions.create(account.id)
+    grant = await server.coat.sessions.issue(session)
+    cookies = f"__Host-access={grant.access_token}; __Host-refresh={grant.refresh_token}".encode()
+    head = RequestHead("POST", "http", [(b"cookie", cookies)], ADDRESS)
+    exchange = await Exchange.begin(head, server.coat.sessions, server.coat.verifier)
+    proof = await server.proof.prove(NAME, PASSWORD, address=ADDRESS)
+    await server.proof.change_password(exchange, proof, ANOTHER)
+    with pytest.raises(Revoked):
+        server.coat.verifier.verify(grant.access_token)
+    with pytest.raises(Revoked):
+        await server.coat.sessions.refresh(grant.refresh_token)
+    sent = {line.partition(b"=")[0] for name, line in exchange.dress([]) if name == b"set-cookie"}
+    assert sent == {b"__Host-session", b"__Host-access", b"__Host-refresh"}
+
+
 async def test_p5_of_two_changes_of_one_password_one_wins(server: Server) -> None:
     one, other = await _signed_in(server), await _signed_in(server)
     proofs = [await server.proof.prove(NAME, PASSWORD, address=ADDRESS) for _ in range(2)]

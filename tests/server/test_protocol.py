@@ -190,6 +190,50 @@ async def test_a_head_below_the_limit_goes_through(listening: tuple[ServerState,
         assert await _answer(reader) == b"GET /path 2 0"
 
 
+async def test_p9_who_does_not_read_loses_the_connection(
+    listening: tuple[ServerState, Connect], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a limit such a connection, and all that waits for it, is kept for ever."""
+    monkeypatch.setattr(module, "READ_SECONDS", 0.2)
+    state, connect = listening
+    reader, writer = await connect()
+    writer.write(b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await _answer(reader)
+    [connection] = state.connections
+    connection.transport.write(b"x" * 30_000_000)  # more than the buffers of both sockets take  # type: ignore[union-attr]
+    connection.transport.close()
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await _until(lambda: not state.connections)
+
+
+async def test_p9_who_reads_keeps_the_connection(
+    listening: tuple[ServerState, Connect], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "READ_SECONDS", 0.05)
+    reader, writer = await listening[1]()
+    for _ in range(4):
+        writer.write(REQUEST)
+        assert await _answer(reader) == b"GET /path 1 0"
+        await asyncio.sleep(0.03)
+
+
+async def test_p9_requests_without_end_in_one_piece_are_not_kept(listening: tuple[ServerState, Connect]) -> None:
+    state, connect = listening
+    reader, writer = await connect()
+    writer.write(b"GET / HTTP/1.1\r\n\r\n" * 10_000)
+    assert (await _rest(reader)).count(b"HTTP/1.1 200") <= module.MAX_WAITING
+    await _until(lambda: not state.connections)
+
+
+async def test_trailers_are_no_headers(listening: tuple[ServerState, Connect]) -> None:
+    """RFC 9110, 6.5.1: a client behind a proxy could send what the proxy removes or overwrites."""
+    reader, writer = await listening[1]()
+    head = b"POST /path HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for _ in range(2):
+        writer.write(head + b"2\r\nab\r\n0\r\nX-Forwarded-For: 192.0.2.1\r\nCookie: a=b\r\n\r\n")
+        assert await _answer(reader) == b"POST /path 2 2"
+
+
 @pytest.mark.parametrize("sent", [b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9.9\r\n\r\n", b"hello\r\n\r\n"])
 async def test_what_is_not_http_is_400(listening: tuple[ServerState, Connect], sent: bytes) -> None:
     reader, writer = await listening[1]()

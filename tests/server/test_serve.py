@@ -304,6 +304,7 @@ def test_a_port_in_use_is_said_in_words(tmp_path: Path) -> None:
         (["--store", "redis://:a-secret@host"], "no store is called 'redis'"),
         (["--algorithm", "none"], "--algorithm (COATCHECK_ALGORITHM)"),
         (["--host", "no.such.host.invalid"], "--host (COATCHECK_HOST)"),
+        (["--host", ".."], "--host (COATCHECK_HOST)"),
     ],
 )
 def test_a_setting_that_cannot_work_is_exit_code_2_and_words(tmp_path: Path, words: list[str], said: str) -> None:

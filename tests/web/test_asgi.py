@@ -20,6 +20,7 @@ from coatcheck import Coatcheck, Keyring, MemoryStore, Policy
 from coatcheck.clock import monotonic_clock
 from coatcheck.core.record import Record
 from coatcheck.errors import StoreUnavailable
+from coatcheck.request_head import RequestHead
 from coatcheck.testing import SettableClock
 from coatcheck.web.asgi import App, CoatcheckMiddleware, exchange
 
@@ -633,3 +634,9 @@ async def test_the_lifespan_opens_and_closes(world: World) -> None:
     await world.app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
     assert opened == [True, True]
     assert not world.coat.is_open
+
+
+async def test_s22_an_address_is_short_and_printable_whatever_a_proxy_makes_of_it() -> None:
+    """U+009B begins a command to a terminal, and the command line prints addresses."""
+    head = RequestHead("GET", "http", [], "\x9b31m" + "a" * 5000)
+    assert head.device.address == "31m" + "a" * 60

@@ -73,7 +73,7 @@ def disable(arguments: argparse.Namespace) -> None:
 
     async def work() -> None:
         async with desk.accounts_of(settings) as accounts, desk.coat_of(settings) as coat:
-            done = await proof.disable(arguments.name, accounts, coat.sessions)
+            done = await proof.disable(checked_name(arguments.name), accounts, coat.sessions)
         if done is None:
             raise NotDone(f"there is no account {arguments.name!r}")
         account, ended = done
@@ -93,7 +93,7 @@ def enable(arguments: argparse.Namespace) -> None:
 
     async def work() -> None:
         async with desk.accounts_of(settings) as accounts:
-            account = await accounts.enable(arguments.name)
+            account = await accounts.enable(checked_name(arguments.name))
         if account is None:
             raise NotDone(f"there is no account {arguments.name!r}")
         if arguments.json:
@@ -118,9 +118,16 @@ def _password(*, from_stdin: bool) -> str:
     if not from_stdin:
         if not sys.stdin.isatty():
             raise ConfigurationError("there is no terminal to ask on: use --password-stdin")
-        password = getpass.getpass("Password: ")
-        if getpass.getpass("Once more: ") != password:
-            raise NotDone("the two passwords differ")
+        try:
+            password = getpass.getpass("Password: ")
+            if getpass.getpass("Once more: ") != password:
+                raise NotDone("the two passwords differ")
+        except EOFError:
+            raise NotDone("no password was given") from None
         return password
-    line = sys.stdin.readline(_MAX_LINE)
-    return line.removesuffix("\n").removesuffix("\r")
+    # Not as the locale has it: browsers send UTF-8, and whatever else is stored could never be typed there.
+    line = sys.stdin.buffer.readline(_MAX_LINE)
+    try:
+        return line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
+    except UnicodeDecodeError:
+        raise NotDone("the password is not UTF-8") from None

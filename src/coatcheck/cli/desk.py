@@ -11,12 +11,14 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from coatcheck import Coatcheck
 from coatcheck.cli.main import NotDone
+from coatcheck.errors import ConfigurationError
 from coatcheck.feeds.sqlite import SQLiteFeed
 from coatcheck.server.accounts import Accounts
 from coatcheck.server.database import Database
@@ -37,10 +39,22 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         NotDone: there is no data.
     """
     settings = Settings.read(vars(arguments))
-    if not settings.database.exists():
+    if not there(settings.database):
         raise NotDone(f"there is no coatcheck data in {settings.data_dir}: name it with --data-dir")
     prepare(settings.data_dir)
     return settings
+
+
+def there(path: Path) -> bool:
+    """Say whether a file is there.
+
+    Raises:
+        ConfigurationError: it cannot be told.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ConfigurationError(f"--data-dir (COATCHECK_DATA_DIR): {path.parent}: {error.strerror}") from None
 
 
 @asynccontextmanager

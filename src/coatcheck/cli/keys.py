@@ -34,7 +34,7 @@ def rotate(arguments: argparse.Namespace) -> None:
 
 def _file(arguments: argparse.Namespace) -> KeyFile:
     settings = Settings.read(vars(arguments))
-    if not settings.key_file.exists():
+    if not desk.there(settings.key_file):
         raise NotDone(f"there are no keys in {settings.data_dir}: name the directory with --data-dir")
     return KeyFile(settings.key_file)
 

@@ -110,12 +110,13 @@ _COMMANDS: Final = (
     ),
     _Command(
         words=("sessions", "revoke"),
-        help="end one session, or all of an account",
+        help="end one session, all of an account, or everyone's",
         module="sessions",
         function="revoke",
         arguments=(
             ("id", {"metavar": "ID", "nargs": "?", "help": "the session's id, as `sessions list` shows it"}),
             ("--account", {"metavar": "NAME", "help": "end all sessions of this account instead"}),
+            ("--everyone", {"action": "store_true", "help": "end all sessions of all accounts instead"}),
             _DATA,
             _STORE,
             _JSON,
@@ -170,6 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _with_ids_last(words: Sequence[str]) -> list[str]:
     """Move session ids that begin with a hyphen behind a "--": one id in 64 does, and is no option."""
+    if "--" in words:
+        return list(words)
     ids = [word for word in words if _HYPHENATED_ID.fullmatch(word)]
     return [*(word for word in words if word not in ids), *(["--", *ids] if ids else [])]
 
@@ -177,6 +180,10 @@ def _with_ids_last(words: Sequence[str]) -> list[str]:
 def _carry_out(function: Any, parsed: argparse.Namespace) -> int:
     from coatcheck.errors import CoatcheckError, ConfigurationError
 
+    # What the terminal's encoding cannot show is no reason to stop half-way down a list.
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
     try:
         function(parsed)
         sys.stdout.flush()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import Final
 
 from coatcheck.cli import desk
 from coatcheck.cli.main import NotDone
 from coatcheck.errors import ConfigurationError
-from coatcheck.server.accounts import Account, Accounts
+from coatcheck.server.accounts import Account, Accounts, checked_name
 from coatcheck.server.settings import Settings
+
+_REASON: Final = "ended by an administrator"
 
 
 def show(arguments: argparse.Namespace) -> None:
@@ -52,18 +55,18 @@ def show(arguments: argparse.Namespace) -> None:
 
 
 def revoke(arguments: argparse.Namespace) -> None:
-    """End one session, or all of an account."""
-    if bool(arguments.id) == bool(arguments.account):
-        raise ConfigurationError("give either a session's ID or --account NAME")
+    """End one session, all of an account, or everyone's (S13)."""
+    if [bool(arguments.id), bool(arguments.account), arguments.everyone].count(True) != 1:
+        raise ConfigurationError("give a session's ID, --account NAME or --everyone")
     settings = _settings(arguments)
 
     async def work() -> None:
         async with desk.accounts_of(settings) as accounts, desk.coat_of(settings) as coat:
-            if arguments.account:
-                account = await _account(accounts, arguments.account)
-                ended = await coat.sessions.revoke_all(account.id, reason="ended by an administrator")
+            if arguments.id:
+                ended = int(await coat.sessions.revoke(arguments.id, reason=_REASON))
             else:
-                ended = int(await coat.sessions.revoke(arguments.id, reason="ended by an administrator"))
+                whose = await accounts.list() if arguments.everyone else [await _account(accounts, arguments.account)]
+                ended = sum([await coat.sessions.revoke_all(account.id, reason=_REASON) for account in whose])
         if arguments.id and not ended:
             raise NotDone("no live session has this id")
         if arguments.json:
@@ -82,7 +85,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 async def _account(accounts: Accounts, name: str) -> Account:
-    account = await accounts.find(name)
+    account = await accounts.find(checked_name(name))
     if account is None:
         raise NotDone(f"there is no account {name!r}")
     return account

@@ -18,6 +18,9 @@ from coatcheck.errors import Conflict, InvalidValue
 from coatcheck.server.database import Database
 
 MAX_NAME: Final = 64
+# Normal form C has at least a quarter of what it was made of: what is longer than this is too long afterwards as well.
+# Normalising takes time that grows with the square of the length: 60 000 octets of accents would hold up the loop.
+_MOST_TO_NORMALISE = 4 * MAX_NAME + 1
 
 _BY_ID = "SELECT * FROM server_accounts WHERE id = ?"
 _BY_NAME = "SELECT * FROM server_accounts WHERE folded = ?"
@@ -28,6 +31,9 @@ _ENABLE = "UPDATE server_accounts SET disabled = 0 WHERE folded = ?"
 _CHANGE = """
     UPDATE server_accounts SET password_hash = ?, version = version + 1 WHERE id = ? AND version = ? AND disabled = 0
 """
+_BEGIN_ENDING = "INSERT OR REPLACE INTO server_unfinished VALUES (?, ?)"
+_END_ENDING = "DELETE FROM server_unfinished WHERE account = ?"
+_LIST_UNFINISHED = "SELECT account FROM server_unfinished WHERE at <= ?"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +108,8 @@ class Accounts:
     async def set_password(self, account: Account, password_hash: str) -> Account:
         """Give an account a new password, once: whoever else held the old one loses the race.
 
+        It is `unfinished` from then on: end its sessions, then say so with `finished`.
+
         Args:
             account: as it was when the old password was proved.
             password_hash: of the new one.
@@ -109,17 +117,28 @@ class Accounts:
         Raises:
             Conflict: password or state have changed since.
         """
+        now = self._clock()
 
         def work(connection: sqlite3.Connection) -> Account | None:
-            values = (password_hash, account.id, account.version)
-            change = "UPDATE server_accounts SET password_hash = ?, version = version + 1"
-            changed = connection.execute(f"{change} WHERE id = ? AND version = ? AND disabled = 0", values).rowcount
-            return _one(connection, _BY_ID, (account.id,)) if changed else None
+            if not connection.execute(_CHANGE, (password_hash, account.id, account.version)).rowcount:
+                return None
+            connection.execute(_BEGIN_ENDING, (account.id, now))
+            return _one(connection, _BY_ID, (account.id,))
 
         changed = await self._database.write(work)
         if changed is None:
             raise Conflict("the account has changed meanwhile")
         return changed
+
+    async def finished(self, id: str) -> None:
+        """Note that the sessions of an account with a new password have been ended."""
+        await self._database.note(lambda connection: connection.execute(_END_ENDING, (id,)).rowcount)
+
+    async def unfinished(self, before: int) -> builtins.list[str]:
+        """Return the accounts that got a new password by then and whose sessions are not ended: a process was killed."""
+        return await self._database.read(
+            lambda connection: [id for (id,) in connection.execute(_LIST_UNFINISHED, (before,))]
+        )
 
     async def rehash(self, account: Account, password_hash: str) -> None:
         """Store the same password's hash with new parameters, unless the stored one has changed meanwhile."""
@@ -175,7 +194,7 @@ class Accounts:
 
 def fold(name: str) -> str:
     """Return what names are compared by: two that people would take for the same are the same."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    return unicodedata.normalize("NFC", _normal(name).casefold())
 
 
 def checked_name(name: str) -> str:
@@ -184,12 +203,16 @@ def checked_name(name: str) -> str:
     Raises:
         InvalidValue: it is empty or too long, begins or ends with a space, or has characters that cannot be seen.
     """
-    normal = unicodedata.normalize("NFC", name)
+    normal = _normal(name)
     if not 0 < len(normal) <= MAX_NAME:
         raise InvalidValue(f"a name has 1 to {MAX_NAME} characters")
     if not normal.isprintable() or normal != normal.strip():
         raise InvalidValue("a name has printable characters only, and no space at its ends")
     return normal
+
+
+def _normal(name: str) -> str:
+    return unicodedata.normalize("NFC", name[:_MOST_TO_NORMALISE])
 
 
 def _one(connection: sqlite3.Connection, query: str, values: tuple[str, ...]) -> Account | None:

@@ -42,12 +42,18 @@ _KEPT: Final = frozenset({b"vary", b"cache-control", b"retry-after", b"www-authe
 def create_app(server: Server) -> App:
     """Return the ASGI application of a server, which its caller opens and closes."""
     starlette = Starlette(routes=[*api.routes, *api.open_routes, *pages.routes], exception_handlers=_HANDLERS)
+    # "/account/" is nothing here. Starlette's redirect would name the Host header's origin, under the scheme that the
+    # proxy speaks (F12, S18), and have a password sent there once more.
+    starlette.router.redirect_slashes = False
     starlette.state.server = server
     alarmed = _Alarmed(starlette, server.alarm)
     with_sessions = _ErrorPages(CoatcheckMiddleware(alarmed, coatcheck=server.coat), starlette)
 
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope.get("path", "")
+        if server.settings.secure:
+            # Whatever the proxy speaks to us: a page of http://our-host is another site's (F2).
+            scope = {**scope, "scheme": "https"}
         needs_none = path in _OPEN or path.startswith(_OPEN_FOLDER)
         await (starlette if needs_none else with_sessions)(scope, receive, send)
 

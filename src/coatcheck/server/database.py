@@ -32,6 +32,10 @@ CREATE TABLE IF NOT EXISTS server_accounts (
     created_at INTEGER NOT NULL,
     version INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS server_unfinished (
+    account TEXT PRIMARY KEY,
+    at INTEGER NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS server_attempts (
     id INTEGER PRIMARY KEY,
     at INTEGER NOT NULL,

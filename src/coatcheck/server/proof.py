@@ -159,6 +159,10 @@ class Proving:
         ended = await self._coat.sessions.revoke_all(
             account.id, keep=principal.session_id, reason="the password was changed"
         )
+        await self._accounts.finished(account.id)
+        if exchange.head.value(b"authorization") is None:
+            # Behind an access cookie the session is fetched first: it gets a new id like any other.
+            await exchange.load_session()
         record = exchange.session.record
         if record is not None:
             fresh = replace(proof, account=changed, began_at=self._coat.clock())

@@ -1,10 +1,14 @@
-"""Protocol: uvicorn's HTTP protocol, with an end to request heads that are slow or large.
+"""Protocol: uvicorn's HTTP protocol, with an end to request heads that are slow or large, and to slow readers.
 
 uvicorn alone waits for the rest of a request head for ever, so that 2000 half-sent requests hold 2000 descriptors
-until somebody restarts it (slowloris).
+until somebody restarts it (slowloris); and for ever until its answers are read. It keeps whatever requests come in one
+piece: 14 000 of 18 octets, on each of 40 connections, took 1.2 GB and held up the loop for 13 s.
 
     a head is not complete after 10 s       the connection is closed
     a head has more than 32 KiB             431, and the connection is closed
+    a body ends with trailer fields         they are dropped
+    an answer is not read for 30 s          the connection is closed
+    more than 16 requests wait in line      the connection is closed
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 HEAD_SECONDS: Final = 10.0
 MAX_HEAD: Final = 32 * 1024  # octets
+READ_SECONDS: Final = 30.0
+MAX_WAITING: Final = 16  # requests
 
 _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -37,15 +43,19 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_size = 0
         self._unread = 0
+        self._reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
         super().connection_made(transport)
+        # Writing is then paused whenever anything is left to be read, and resumed when nothing is.
+        transport.set_write_buffer_limits(high=0)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._head_is_here()
+        self._is_read()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -61,6 +71,17 @@ class GuardedProtocol(HttpToolsProtocol):
             # Empty lines before a head end the keep-alive limit, and begin nothing.
             self._expect_head()
 
+    def pause_writing(self) -> None:
+        """An answer waits to be read."""
+        if self._reading is None:
+            self._reading = self.loop.call_later(READ_SECONDS, self._give_up)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Everything has been read."""
+        self._is_read()
+        super().resume_writing()
+
     def is_answering(self) -> bool:
         """Say whether a request of this connection is being answered."""
         # uvicorn declares a cycle, and begins with None.
@@ -73,12 +94,21 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header field in."""
+        """Take one header field in; a trailer is counted and dropped.
+
+        uvicorn would add it to the head (RFC 9110, 6.5.1 forbids it): a client could send the fields that a proxy
+        in front of us removes or overwrites, X-Forwarded-For among them.
+        """
         self._count(len(name) + len(value) + 4)
-        super().on_header(name, value)
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_message_begin(self) -> None:
         """A head begins."""
+        if len(self.pipeline) >= MAX_WAITING:
+            self.transport.abort()
+            # The parser ends with it, and looks at nothing else that came in the same piece.
+            raise ValueError("too many requests wait in line")
         self._expect_head()
         self._head_size = 0
         super().on_message_begin()
@@ -92,7 +122,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Refuse what cannot be read; what is too large has a status of its own."""
         if self._head_size > MAX_HEAD:
             self._refuse_head()
-        else:
+        elif not self.transport.is_closing():
             super().send_400_response(msg)
 
     def _count(self, octets: int) -> None:
@@ -117,7 +147,11 @@ class GuardedProtocol(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
+    def _is_read(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
     def _give_up(self) -> None:
-        self._deadline = None
-        if not self.transport.is_closing():
-            self.transport.abort()
+        # Also if it is closing: that waits until everything has been read.
+        self.transport.abort()

@@ -116,8 +116,9 @@ def _bound(settings: Settings) -> socket.socket:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigurationError(f"--host (COATCHECK_HOST): {settings.host}: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:
+        words = getattr(error, "strerror", "no name of a host")
+        raise ConfigurationError(f"--host (COATCHECK_HOST): {settings.host}: {words}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

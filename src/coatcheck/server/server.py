@@ -28,6 +28,8 @@ from coatcheck.stores.sqlite import SQLiteStore
 
 _log = logging.getLogger("coatcheck.server")
 _WATCH_EVERY_SECONDS: Final = 1.0
+# Whoever changes a password has ended the other sessions by then; milliseconds.
+_UNFINISHED_AFTER: Final = 10_000
 _READY_WITHIN_SECONDS: Final = 1.0
 # A session id that no session has: to ask the store for it costs one look-up.
 _NOBODY: Final = "A" * 22
@@ -94,6 +96,7 @@ class Server:
             await self.coat.open()
             self.set_up_token = await self.set_up.issue()
             await self.end_sessions_of_disabled()
+            await self.end_sessions_of_unfinished(self.coat.clock())
             self._watching = asyncio.create_task(self._watch())
         except BaseException:
             await self.close()
@@ -164,6 +167,18 @@ class Server:
             if await self.coat.store.list(account.id):
                 await self.coat.sessions.revoke_all(account.id, reason="the account is disabled")
 
+    async def end_sessions_of_unfinished(self, before: int) -> None:
+        """End the sessions of accounts whose password was changed by a process that was killed half-way.
+
+        Nobody was told that it is done; but the old password is gone, and who used it may still be signed in.
+
+        Raises:
+            StoreUnavailable
+        """
+        for id in await self.accounts.unfinished(before):
+            await self.coat.sessions.revoke_all(id, reason="the password was changed")
+            await self.accounts.finished(id)
+
     async def _watch(self) -> None:
         trouble: str | None = None
         while True:
@@ -172,6 +187,7 @@ class Server:
                 if await self.adopt_keys():
                     _log.info("the key file has changed: its keys are in use from now on")
                 await self.end_sessions_of_disabled()
+                await self.end_sessions_of_unfinished(self.coat.clock() - _UNFINISHED_AFTER)
                 trouble = None
             except (ConfigurationError, StoreUnavailable) as error:
                 if str(error) != trouble:
