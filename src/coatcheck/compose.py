@@ -12,7 +12,7 @@ from coatcheck.clock import Clock, monotonic_clock, system_clock
 from coatcheck.core.keys import Keyring
 from coatcheck.core.policy import Policy
 from coatcheck.core.revocation import NEVER, Revocations
-from coatcheck.errors import StoreUnavailable
+from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.events import OnEvent, log_event
 from coatcheck.feed import Feed
 from coatcheck.feeds.local import LocalFeed
@@ -41,6 +41,9 @@ class Coatcheck:
             file stores through an SQLite file beside them, else within this process only.
         clock: milliseconds since the epoch.
         on_event: told of each step of a session's life; the log, if left out.
+
+    Raises:
+        ConfigurationError: one of the parts is something else, such as a KeyFile that was not opened.
     """
 
     def __init__(
@@ -53,6 +56,9 @@ class Coatcheck:
         clock: Clock = system_clock,
         on_event: OnEvent = log_event,
     ) -> None:
+        _require(store, Store, "store is a store: coatcheck.stores.store_from_url makes one of a URL")
+        _require(keyring, Keyring, "keyring is a Keyring: of a KeyFile it is what open() returns")
+        _require(policy, Policy, "policy is a Policy")
         self.store = store if store is not None else MemoryStore()
         # HS256: what is made up here never leaves the process, so nobody needs a public half.
         self.keyring = keyring if keyring is not None else Keyring.generate("HS256")
@@ -145,6 +151,9 @@ class Coatcheck:
             except StoreUnavailable:
                 _log.warning("the feed cannot be heard; trying again")
                 await asyncio.sleep(_RETRY_FEED_SECONDS)
+            except Exception:  # noqa: BLE001 - a follower that died would leave every token refused
+                _log.exception("following the feed failed; trying again")
+                await asyncio.sleep(_RETRY_FEED_SECONDS)
 
     async def _sweep(self) -> None:
         while True:
@@ -153,6 +162,14 @@ class Coatcheck:
                 await self.sessions.sweep()
             except StoreUnavailable:
                 _log.warning("expired sessions not swept: the store is unavailable")
+            except Exception:  # noqa: BLE001 - a store of somebody else's may raise anything, and is swept again
+                _log.exception("expired sessions not swept")
+
+
+def _require(part: object, kind: type, otherwise: str) -> None:
+    # For whoever does not check types: a KeyFile in the ring's place would be noticed at the first sign-in only.
+    if part is not None and not isinstance(part, kind):
+        raise ConfigurationError(otherwise)
 
 
 def _feed_beside(store: Store) -> Feed:

@@ -16,7 +16,7 @@ CoatcheckError
 ├── Conflict                somebody else wrote first, and the caller asked to be told
 ├── StoreUnavailable        503: nothing can be said, so nobody is signed in or out
 ├── InvalidValue            what was handed in cannot be sent or stored; also a ValueError
-└── ConfigurationError      raised by constructors only; also a ValueError
+└── ConfigurationError      what was set up cannot work, or would not be safe; also a ValueError
 
 No message ever contains a secret, a credential, or a part of one.
 """
@@ -99,8 +99,8 @@ class Reused(CredentialError):
 class Insufficient(CredentialError):
     """The principal is genuine, but its scope or the age or kind of its sign-in is not enough.
 
-    `oauth_error` is "insufficient_scope" (RFC 6750, status 403 by `http_status`) or
-    "insufficient_user_authentication" (RFC 9470, 401).
+    `oauth_error` is "insufficient_scope" (RFC 6750: 403, see `coatcheck.core.challenge.status`) or
+    "insufficient_user_authentication" (RFC 9470: 401).
     """
 
     code = "insufficient"
@@ -151,6 +151,6 @@ class InvalidValue(CoatcheckError, ValueError):
 
 
 class ConfigurationError(CoatcheckError, ValueError):
-    """A constructor was given something that cannot work, or would not be safe."""
+    """What was set up cannot work, or would not be safe: an argument, a key file, a database of a newer version."""
 
     code = "configuration"

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["created", "rotated", "refreshed", "reused", "revoked", "refused"]
+Kind = Literal["created", "rotated", "refreshed", "reused", "revoked"]
 
 _log = logging.getLogger("coatcheck.events")
 

@@ -5,7 +5,7 @@
     finish   save the edits, or touch; then `dress` puts Set-Cookie, Vary and Cache-Control on the response
 
 A credential that was presented and is no good is a refusal: the request has no principal, `require` raises, and
-no other credential is tried (house.md, decision 8). Its cookie is left alone: taking it back could take away the
+no other credential is tried. Its cookie is left alone: taking it back could take away the
 newer one that another tab has just been given.
 """
 
@@ -20,7 +20,7 @@ from coatcheck.core.claims import Principal
 from coatcheck.core.cookies import Cookie
 from coatcheck.core.credentials import AccessToken, RefreshToken
 from coatcheck.core.policy import seconds
-from coatcheck.core.record import Record, words
+from coatcheck.core.record import Record, require_subject, words
 from coatcheck.core.session import Session
 from coatcheck.errors import (
     ConfigurationError,
@@ -160,7 +160,7 @@ class Exchange:
         self,
         subject: str,
         *,
-        amr: Collection[str] = ("pwd",),
+        amr: Collection[str] = (),
         scopes: Collection[str] = (),
         persistent: bool = False,
         began_at: int | None = None,
@@ -184,6 +184,7 @@ class Exchange:
             Revoked: the subject was signed out everywhere meanwhile.
             StoreUnavailable
         """
+        require_subject(subject, self._policy.client_id)  # None, too: that would be a visit, not a sign-in
         began = self._sessions.clock() if began_at is None else began_at
         session = self.session
         try:
@@ -228,15 +229,16 @@ class Exchange:
         self.set_cookie(self._policy.refresh_cookie, grant.refresh_token, max_age=refresh)
         self._no_store = True
 
-    async def sign_out(self) -> bool:
+    async def sign_out(self, *, refresh_token: str | None = None) -> bool:
         """End the session that the request acts for, by whichever credential, and take its cookies back.
 
-        Says whether there was one. A refused credential has nothing to end, but its cookie is taken back.
+        Says whether there was one. A refused credential has nothing to end, but its cookie is taken back. Then
+        `refresh_token`, or else the refresh cookie, says which session it is, spent or not.
 
         Raises:
             StoreUnavailable: it may not be durable; this process refuses the session nevertheless.
         """
-        session_id = self._token.session_id if self._token else self.session.id or self._refreshable()
+        session_id = self._token.session_id if self._token else self.session.id or self._refreshable(refresh_token)
         ended = session_id is not None and await self._sessions.revoke(session_id)
         self._leave()
         return ended
@@ -259,10 +261,8 @@ class Exchange:
             CredentialError: nobody is signed in.
             StoreUnavailable: it may not be durable; this process refuses them nevertheless.
         """
-        principal = self.require()
-        return await self._sessions.revoke_all(
-            principal.subject, keep=principal.session_id, reason="the other devices were signed out"
-        )
+        principal, reason = self.require(), "the other devices were signed out"
+        return await self._sessions.revoke_all(principal.subject, keep=principal.session_id, reason=reason)
 
     # -- the response ------------------------------------------------------------------------------------------
 
@@ -356,12 +356,11 @@ class Exchange:
             if cookie.name in self._set_cookies or self.head.presents(cookie.name):
                 self.delete_cookie(cookie)
 
-    def _refreshable(self) -> str | None:
-        """Return the session of the refresh cookie: an access token that has expired does not keep it alive."""
+    def _refreshable(self, text: str | bytes | None) -> str | None:
+        """Return a refresh token's session: an access token that has expired does not keep it alive."""
         try:
-            text = credentials.read_refresh(self.head.headers, self._policy.cookie_names)
-            keys = self._sessions.keyring.derive("refresh") if text is not None else ()
-            return RefreshToken.parse(text, keys).sid if text is not None else None
+            text = text or credentials.read_refresh(self.head.headers, self._policy.cookie_names)
+            return None if text is None else RefreshToken.parse(text, self._sessions.keyring.derive("refresh")).sid
         except (CredentialError, ConfigurationError):
             return None
 

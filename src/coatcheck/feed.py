@@ -1,6 +1,6 @@
 """Feed: how revocations reach other processes.
 
-A feed has a position, a snapshot and a heartbeat (house.md, decision 14): whoever follows it knows how far it has
+A feed has a position, a snapshot and a heartbeat: whoever follows it knows how far it has
 heard, that nothing was missed in between, and how long ago it last heard.
 """
 

@@ -15,14 +15,17 @@ import secrets
 from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from coatcheck.clock import Clock, system_clock
 from coatcheck.core import base64url
+from coatcheck.core.algorithms import named
 from coatcheck.core.keys import Key, Keyring
 from coatcheck.core.policy import MAX_ACCESS_LIFETIME, MAX_LEEWAY, milliseconds
 from coatcheck.errors import CoatcheckError, ConfigurationError
+from coatcheck.stores.file_system import write_over
 
 DEFAULT_ALGORITHM = "RS256"
 # How long verifiers may go on with a JWKS they have fetched: the `max-age` that it is served with.
@@ -35,7 +38,7 @@ _FORMAT = 1
 class StoredKey(msgspec.Struct, kw_only=True):
     """A key in the file. Times are milliseconds since the epoch; `retired_at` is 0 for a key in use."""
 
-    role: str
+    role: Literal["signing", "upcoming", "retired"]
     made_at: int
     jwk: dict[str, str]
     retired_at: int = 0
@@ -68,6 +71,7 @@ class KeyFile:
     ) -> None:
         self.path = Path(path)
         self._algorithm = algorithm
+        named(algorithm)
         self._clock = clock
         self._seen: tuple[int, int, int] | None = None
 
@@ -113,10 +117,11 @@ class KeyFile:
             if stored is None:
                 raise ConfigurationError(f"there is no key file {self.path}")
             upcoming = next((key for key in stored.keys if key.role == "upcoming"), None)
-            too_young = upcoming is not None and now - upcoming.made_at < milliseconds(published_for)
-            if upcoming is not None and too_young:
-                wait = -((upcoming.made_at + milliseconds(published_for) - now) // -1000)
-                raise ConfigurationError(f"the upcoming key was published too recently; try again in {wait} s")
+            wait = 0 if upcoming is None else upcoming.made_at + milliseconds(published_for) - now
+            if wait > 0:
+                raise ConfigurationError(
+                    f"the upcoming key was published too recently; try again in {-(wait // -1000)} s"
+                )
             self._rotate(stored, now, algorithm)
             ring = _ring(stored)
             self._write(stored)
@@ -138,7 +143,7 @@ class KeyFile:
         keys = [self._made("signing", self._algorithm), self._made("upcoming", self._algorithm)]
         return _Stored(format=_FORMAT, secret=secret, keys=keys)
 
-    def _made(self, role: str, algorithm: str) -> StoredKey:
+    def _made(self, role: Literal["signing", "upcoming"], algorithm: str) -> StoredKey:
         return StoredKey(role=role, made_at=self._clock(), jwk=Key.generate(algorithm).private_jwk())
 
     def _rotate(self, stored: _Stored, now: int, algorithm: str | None) -> None:
@@ -177,17 +182,10 @@ class KeyFile:
         return stored
 
     def _write(self, stored: _Stored) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(stored))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
+            # Durably, the name included: keys that a power cut takes back end every token.
+            write_over(os.path.abspath(self.path), msgspec.json.encode(stored))
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             raise ConfigurationError(f"the key file {self.path} cannot be written: {error.strerror}") from None
         self._seen = self._stat()
 

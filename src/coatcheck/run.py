@@ -1,6 +1,6 @@
 """run() finishes a coroutine where no event loop runs; offload() and settle() wait in the way that fits the caller.
 
-One body of code serves ASGI and WSGI (house.md, decision 11): the desks and stores are coroutines, ASGI awaits
+One body of code serves ASGI and WSGI: the desks and stores are coroutines, ASGI awaits
 them, WSGI drives them with `run`. A blocking store never truly suspends when no loop is running.
 """
 

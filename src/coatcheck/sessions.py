@@ -91,7 +91,8 @@ class Sessions:
             InvalidValue: the subject cannot be one, or the data is too large.
             Revoked: the subject was signed out everywhere since `began_at`.
         """
-        require_subject(subject, self.policy.client_id)
+        if subject is not None:
+            require_subject(subject, self.policy.client_id)
         require_size(data or {}, self.policy.max_data)
         now, cookie = self.clock(), mint_cookie()
         record = Record.begin(
@@ -139,10 +140,8 @@ class Sessions:
 
     async def list(self, subject: str) -> builtins.list[Session]:
         """Return the subject's live sessions, last seen first."""
-        now = self.clock()
-        records = [r for r in await self.store.list(subject) if r.subject == subject and r.alive(now)]
-        records.sort(key=lambda record: (-record.seen_at, record.id))
-        return [Session(record) for record in records if not self._announcer.refuses(record)]
+        records = [r for r in await self.store.list(subject) if r.subject == subject and self._lives(r)]
+        return [Session(record) for record in sorted(records, key=lambda record: (-record.seen_at, record.id))]
 
     # -- changing ----------------------------------------------------------------------------------------------
 
@@ -174,8 +173,7 @@ class Sessions:
             SessionGone: it ended meanwhile.
             InvalidValue: the result is not plain data, or too large.
         """
-        record = _require_record(await self.find(session_id))
-        return Session(await self._edit(record, editing(function), None))
+        return Session(await self._edit(_require_record(await self.find(session_id)), editing(function), None))
 
     async def touch(self, session: Session) -> None:
         """Write down that the session was used, if that is due: the idle timeout starts anew."""
@@ -288,13 +286,13 @@ class Sessions:
         """
         found, revoked = False, builtins.list[Revoked]()
         following = session_id if valid_session_id(session_id) else None
-        while following is not None:
+        while following:
             revoked.append(self._announcer.refuse_session(following))
             removed = await self.store.delete(following)
+            following = removed.successor if removed is not None else None
             if removed is not None and removed.successor is None:
                 found = True
                 self._announcer.tell("revoked", removed, reason)
-            following = (removed.successor or None) if removed is not None else None
         await self._announcer.publish(revoked)
         return found
 
@@ -318,11 +316,13 @@ class Sessions:
         """End all sessions of a subject, or all but one, and return how many ended.
 
         A sign-in that is under way meanwhile fails. Without `keep`, the subject's access tokens issued before
-        now are dead by the subject's cut-off as well as by their sessions' ids (house.md, decision 12).
+        now are dead by the subject's cut-off as well as by their sessions' ids.
 
         Raises:
+            InvalidValue: the subject cannot be one: nobody would have been signed out.
             StoreUnavailable: it may not be durable; try again.
         """
+        require_subject(subject, self.policy.client_id)
         now = self.clock()
         revoked = [] if keep is not None else [self._announcer.refuse_subject(subject, now)]
         ended = await self.store.revoke_subject(subject, now, keep)

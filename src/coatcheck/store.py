@@ -16,14 +16,15 @@ this text as tests.
 from __future__ import annotations
 
 import builtins
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from coatcheck.core.record import Record
 
 Durability = Literal["volatile", "crash-safe", "power-safe", "failover-safe"]
-"""What an acknowledged write survives: nothing; `kill -9`; a power cut; the loss of the primary (promises.md)."""
+"""What an acknowledged write survives: nothing; `kill -9`; a power cut; the loss of the primary."""
 
 
+@runtime_checkable
 class Store(Protocol):
     """The protocol of a store. Ids are what `coatcheck.core.credentials` calls a valid session id."""
 

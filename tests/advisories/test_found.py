@@ -454,7 +454,8 @@ class TestFailingClosed:
 
         await CoatcheckMiddleware(application, coatcheck=world.coat)({"type": "lifespan"}, receive, send)
         assert (received, sent) == (["lifespan.startup"], ["lifespan.startup.complete"])
-        assert (await world.browser()("/me")).status == 503
+        # Nothing was presented, so nothing is asked of the store.
+        assert (await world.browser()("/me")).status == 401
 
 
 class TestSecretsStayInside:

@@ -280,3 +280,13 @@ def test_j22_subjects_that_cannot_be_one(subject: str) -> None:
     """Empty, long, unprintable, or called like the client: refused."""
     with pytest.raises(InvalidValue):
         require_subject(subject, "first-party")
+
+
+def test_what_is_cleared_while_a_save_is_under_way_stays_cleared() -> None:
+    changes = Changes()
+    changes.write("mine", pack(1))
+    saved = changes.copy()  # on its way to the store
+    changes.clear()
+    changes.write("later", pack(2))
+    stored = {**saved.apply({}), "others": pack(3)}
+    assert changes.since(saved).apply(stored) == {"later": pack(2)}

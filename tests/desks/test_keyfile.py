@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coatcheck import Coatcheck, ConfigurationError, KeyFile, Keyring
+from coatcheck import Coatcheck, ConfigurationError, KeyFile, Keyring, Policy
 from coatcheck.core.keys import Key
 from coatcheck.errors import BadSignature
 from coatcheck.keyfile import PUBLISH_AHEAD
@@ -135,3 +135,15 @@ def test_a_damaged_file_is_a_clear_error_and_stays_as_it_is(
     with pytest.raises(ConfigurationError):
         file.open()
     assert file.path.read_bytes() == content
+
+
+def test_p8_a_token_outlives_every_rotation_that_is_not_too_early(tmp_path: Path, clock: SettableClock) -> None:
+    """Rotated as often as it may be, the key of the longest-lived token is there until that has expired."""
+    file = key_file(tmp_path, clock)
+    coat = Coatcheck(keyring=file.open(), policy=Policy(access_lifetime=timedelta(hours=1)), clock=clock)
+    clock.advance(PUBLISH_AHEAD)
+    token = run(coat.sessions.issue(run(coat.sessions.create("ann")))).access_token
+    for _ in range(timedelta(hours=1) // PUBLISH_AHEAD):
+        coat.keyring.adopt(file.rotate())
+        assert coat.verifier.verify(token).subject == "ann"
+        clock.advance(PUBLISH_AHEAD)

@@ -13,6 +13,7 @@ import pytest
 from coatcheck import Coatcheck, MemoryStore, Policy
 from coatcheck.core.credentials import RefreshToken, SessionCookie
 from coatcheck.core.record import Device, Record
+from coatcheck.core.revocation import NEVER
 from coatcheck.core.session import Session
 from coatcheck.errors import (
     BadSignature,
@@ -26,6 +27,7 @@ from coatcheck.errors import (
     StoreUnavailable,
 )
 from coatcheck.events import Event
+from coatcheck.request_head import RequestHead
 from coatcheck.run import run
 from coatcheck.testing import SettableClock
 
@@ -526,3 +528,38 @@ def test_run_says_so_when_something_needs_a_loop() -> None:
     """A coroutine that truly suspends fails loudly instead of hanging."""
     with pytest.raises(RuntimeError, match="event loop"):
         run(asyncio.sleep(0))
+
+
+def test_a_sign_in_as_somebody_else_ends_the_tokens_of_the_session_it_replaces() -> None:
+    coat = Coatcheck()
+    old = run(coat.sessions.create("ann"))
+    token = run(coat.sessions.issue(old)).access_token
+    run(coat.sessions.supersede(old))
+    with pytest.raises(Revoked):
+        coat.verifier.verify(token)
+    assert [entry.session_id for entry in run(coat.feed.snapshot(0)).revoked] == [old.id]  # other processes hear of it
+
+
+def test_a_user_agent_is_kept_without_what_cannot_be_printed() -> None:
+    head = RequestHead("GET", "https", [(b"user-agent", b"curl\x1b[31m/8\x00\x85")])
+    assert head.device.user_agent == "curl[31m/8"
+
+
+def test_a_list_that_is_still_held_does_not_come_back_after_everything_was_cleared() -> None:
+    coat = Coatcheck()
+    session = run(coat.sessions.create("ann"))
+    held = session.setdefault("cart", [])
+    session.clear()
+    held.append("umbrella")
+    run(coat.sessions.save(session))
+    assert session.cookie is not None
+    assert dict(run(coat.sessions.load(session.cookie))) == {}
+
+
+def test_whoever_is_to_be_asked_is_not_asked_by_the_verifier_alone() -> None:
+    """`ask` looks the session up, which a Verifier cannot: by itself it refuses."""
+    coat = Coatcheck(policy=Policy(when_stale="ask"))
+    token = run(coat.sessions.issue(run(coat.sessions.create("ann")))).access_token
+    coat.revocations.heard_at = NEVER
+    with pytest.raises(StoreUnavailable):
+        coat.verifier.verify(token)

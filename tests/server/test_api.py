@@ -312,6 +312,15 @@ async def test_signing_out_by_bearer_token_ends_its_session(client: Client) -> N
     assert again.json["code"] == "revoked"
 
 
+async def test_signing_out_by_a_spent_refresh_token_ends_its_session_and_says_so(client: Client) -> None:
+    first = (await _sign_in(client, deliver="token")).json["refresh_token"]
+    token = first
+    for _ in range(2):
+        token = (await client("POST", "/api/refresh", json={"refresh_token": token})).json["refresh_token"]
+    assert (await client("POST", "/api/sign-out", json={"refresh_token": first})).json == {"ended": 1}
+    assert (await client("POST", "/api/refresh", json={"refresh_token": token})).status == 401
+
+
 async def test_signing_out_by_refresh_token_alone_ends_its_session(client: Client) -> None:
     tokens = (await _sign_in(client, deliver="token")).json
     answer = await client("POST", "/api/sign-out", json={"refresh_token": tokens["refresh_token"]})

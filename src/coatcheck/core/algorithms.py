@@ -189,8 +189,7 @@ def _hs256_verifier(secret: bytes) -> Verify:
 
 
 def _generate_rsa() -> rsa.RSAPrivateKey:
-    # A signature has to hold for as long as its key is used, not for decades: the size that verifies fastest
-    # will do.
+    # A signature has to hold for as long as its key is used, not for decades: the size that verifies fastest will do.
     return rsa.generate_private_key(public_exponent=65537, key_size=MIN_RSA_BITS)
 
 
@@ -227,8 +226,7 @@ def _check_rsa_numbers(numbers: rsa.RSAPublicNumbers) -> None:
 
 
 def _is_roca(modulus: int) -> bool:
-    """Tell whether `modulus` is a power of 65537 modulo each prime up to 701 (Nemec et al., 2017, section
-    3.1).
+    """Say whether `modulus` is a power of 65537 modulo each prime up to 701 (Nemec et al., 2017, section 3.1).
 
     The flawed generator makes primes k*M + (65537^a mod M), where M is a product of small primes, up to 701
     for keys of 2048 bits and further for longer ones. A sound key passes for one by chance less often than
@@ -295,8 +293,7 @@ def _check_p256(key: ec.EllipticCurvePublicKey) -> None:
 
 def _es256_signer(key: ec.EllipticCurvePrivateKey) -> Sign:
     def sign(data: bytes) -> bytes:
-        # OpenSSL's nonces are hedged: drawn from its generator mixed with the private key and the message
-        # (J6).
+        # OpenSSL's nonces are hedged: drawn from its generator mixed with the private key and the message (J6).
         r, s = decode_dss_signature(key.sign(data, _ECDSA))
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 

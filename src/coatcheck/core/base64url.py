@@ -53,8 +53,7 @@ def decode(text: str | bytes) -> bytes:
 
 
 def decode_pair(first: str, second: str) -> tuple[bytes, bytes]:
-    """Return the bytes that two texts encode: `decode` for both, in the time of one; for every token
-    verified.
+    """Return the bytes that two texts encode: `decode` for both, in the time of one; for every token verified.
 
     Raises:
         Malformed: one of them is not in the canonical form.

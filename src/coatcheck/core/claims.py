@@ -185,8 +185,7 @@ def build_access_token(
 
 
 def judge(payload: bytes, *, issuer: str, audience: str, now: float, leeway: int) -> Claims:
-    """Return the claims of an access token's payload, if they are for us and for now; the module lists the
-    rules.
+    """Return the claims of an access token's payload, if they are for us and for now; the module lists the rules.
 
     Not checked: the signature (`jws.verify` comes first), revocation, scope, and who holds the key in `cnf`.
 

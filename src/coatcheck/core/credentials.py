@@ -1,8 +1,7 @@
 """Credentials: what a request presents, read from its headers and not yet judged.
 
 The order in which they count is one table, `_PRECEDENCE`. A credential that is present and cannot be read
-is a refusal, never a reason to try the next kind. No repr shows a secret, and no error
-message a part of one.
+is a refusal, never a reason to try the next kind. No repr shows a secret, and no error message a part of one.
 """
 
 from __future__ import annotations

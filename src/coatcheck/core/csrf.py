@@ -120,6 +120,8 @@ def trusted_origins(origins: Iterable[str]) -> frozenset[str]:
     Raises:
         ConfigurationError: one is not spelled so and would never match: a trailing slash, upper case, "*".
     """
+    if isinstance(origins, str):
+        raise ConfigurationError("trusted_origins is a collection of origins; a single one is [origin]")
     listed = frozenset(origins)
     for origin in listed:
         if origin_of(origin) != origin:

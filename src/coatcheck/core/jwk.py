@@ -29,8 +29,7 @@ class NotOurs(ConfigurationError):
 
 
 def read(document: Mapping[str, object] | bytes) -> dict[str, object]:
-    """Return the members of a JWK or JWKS; a parsed one is written out first, so that both are judged the
-    same.
+    """Return the members of a JWK or JWKS; a parsed one is written out first, so that both are judged alike.
 
     Raises:
         ConfigurationError: it is not a JSON object, is over its limit, or names a member twice (J15).

@@ -119,8 +119,7 @@ def parse(token: str | bytes) -> Parts:
 
 
 def media_type(typ: object) -> str | None:
-    """Return a header's `typ` in lower case and without "application/" (RFC 7515, section 4.1.9); None if it
-    has none.
+    """Return a header's `typ` in lower case, without "application/" (RFC 7515, section 4.1.9); None if it has none.
 
     Raises:
         Malformed: it is there, but is no string in ASCII.
@@ -178,8 +177,7 @@ def _find(header: dict[str, Any], roles: Roles) -> Key:
             raise Malformed(f"kid is a string of at most {MAX_KID} characters")
         key = roles.by_kid.get(kid)
     else:
-        # Ours always name their key. Foreign ones need not where there is no choice (RFC 7515, section
-        # 4.1.4).
+        # Ours always name their key. Foreign ones need not where there is no choice (RFC 7515, section 4.1.4).
         key = next(iter(roles.by_kid.values())) if len(roles.by_kid) == 1 else None
     if key is None:
         raise BadSignature("no key of ours has this kid")

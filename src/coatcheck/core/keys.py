@@ -2,8 +2,8 @@
 
 role       signs   verifies   published   what it is
 signing    yes     yes        yes         the one key that signs now
-upcoming   no      yes        yes         the next one, published before it signs, so that no verifier is
-surprised retired    no      yes        yes         the ones before, kept until what they signed has expired
+upcoming   no      yes        yes         the next one, published before it signs, so that every verifier knows it
+retired    no      yes        yes         the ones before, kept until what they signed has expired
 
 "Published" is for asymmetric keys only. Whatever is weak or contradicts itself is refused when it is loaded.
 """
@@ -97,6 +97,7 @@ class Key:
         Raises:
             ConfigurationError: it is short, text of another kind of key, or looks like a password (J4).
         """
+        check_secret(secret)  # first: it says what is wrong with text
         return cls("HS256", secret, kid=kid)
 
     @classmethod

@@ -14,7 +14,7 @@ from coatcheck.errors import ConfigurationError
 
 WhenStale = Literal["refuse", "ask", "accept"]
 
-# An access token cannot outlive this, so neither can the memory of a revocation (house.md, decision 12).
+# An access token cannot outlive this, so neither can the memory of a revocation.
 MAX_ACCESS_LIFETIME = timedelta(hours=1)
 MAX_LEEWAY = timedelta(seconds=60)
 MAX_GRACE = timedelta(minutes=5)
@@ -64,10 +64,11 @@ class Policy:
     cookie_names: CookieNames = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        trusted_origins(self.trusted_origins)
+        self._require_kinds()
         access, refresh = (_beside(self.cookie, "access"), replace(_beside(self.cookie, "refresh"), same_site="Strict"))
         derived = {
             "audience": self.audience or self.issuer,
+            "trusted_origins": trusted_origins(self.trusted_origins),
             "access_cookie": access,
             "refresh_cookie": refresh,
             "cookie_names": CookieNames(*(cookie.name.encode("ascii") for cookie in (self.cookie, access, refresh))),
@@ -77,6 +78,13 @@ class Policy:
         for problem, wrong in self._problems():
             if wrong:
                 raise ConfigurationError(problem)
+
+    def _require_kinds(self) -> None:
+        # For whoever does not check types: `idle=30` would otherwise be told that "<" is not supported.
+        for name, kind in _KINDS.items():
+            value: object = getattr(self, name)
+            if not isinstance(value, kind) and not (name == "idle" and value is None):
+                raise ConfigurationError(f"{name} must be of the type {kind.__name__}, not {type(value).__name__}")
 
     def _problems(self) -> list[tuple[str, bool]]:
         zero, second = timedelta(0), timedelta(seconds=1)
@@ -117,6 +125,15 @@ class Policy:
         """The limits of NIST's third assurance level: 12 hours overall, 15 minutes idle (S8)."""
         limits: dict[str, Any] = {"idle": timedelta(minutes=15), "absolute": timedelta(hours=12)}
         return cls(**(limits | changes))
+
+
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("issuer", "audience", "client_id"), str),
+    **dict.fromkeys(("idle", "absolute", "touch_every", "access_lifetime", "refresh_grace", "leeway"), timedelta),
+    "stale_after": timedelta,
+    "cookie": Cookie,
+    "max_data": int,
+}
 
 
 @lru_cache  # asked for at every request, for the few durations that the policies have

@@ -129,7 +129,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         )
 
     def encode(self) -> bytes:
-        """Return the record as bytes, led by the format's version byte (house.md, decision 13)."""
+        """Return the record as bytes, led by the format's version byte."""
         return FORMAT + _encode(self)
 
     @staticmethod
@@ -341,26 +341,26 @@ def require_key(key: object) -> None:
             raise InvalidValue("session data: a key that is not a str of whole characters") from None
 
 
-def require_subject(subject: str | None, client_id: str) -> None:
-    """Refuse a subject that cannot be one; None, an anonymous session, is fine.
+def require_subject(subject: object, client_id: str) -> None:
+    """Refuse a subject that cannot be one.
 
     Raises:
-        InvalidValue: it is empty, too long, not printable, or called like the client (J22).
+        InvalidValue: it is no str, empty, too long, not printable, or called like the client (J22).
     """
-    if subject is None:
-        return
-    if not 0 < len(subject) <= MAX_SUBJECT or not subject.isprintable():
-        raise InvalidValue(f"a subject is a printable string of 1 to {MAX_SUBJECT} characters")
+    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT or not subject.isprintable():
+        raise InvalidValue(f"a subject is a printable str of 1 to {MAX_SUBJECT} characters; str() makes one of an id")
     if subject == client_id:
         raise InvalidValue("a subject must not be called like the client")
 
 
 def require_size(data: Mapping[str, bytes], most: int) -> None:
-    """Refuse data that takes more than `most` bytes (P9).
+    """Refuse data that takes more than `most` bytes (P9), or is not encoded: it could never be read again.
 
     Raises:
-        InvalidValue: it does.
+        InvalidValue: it does, or is not.
     """
+    if not all(type(value) is bytes for value in data.values()):
+        raise InvalidValue("first data is encoded: {key: coatcheck.core.record.pack(value)}")
     size = sum(len(key.encode("utf-8", "surrogatepass")) + len(value) for key, value in data.items())
     if size > most:
         raise InvalidValue(f"the session's data takes {size} bytes; the policy's max_data is {most}")

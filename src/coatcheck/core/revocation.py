@@ -1,6 +1,6 @@
 """Revocations: the small in-memory set that every verification consults, and Revoked, the event that fills it.
 
-A revocation is only ever one of two things: *this session*, or *this subject, before time t* (house.md).
+A revocation is only ever one of two things: *this session*, or *this subject, before time t*.
 An entry is dropped when the last access token that it could concern has expired, so the set stays small.
 """
 

@@ -5,9 +5,8 @@ AES-256-GCM. The text is base64url of
     version 0x01 | key id, 4 bytes | nonce, 12 bytes | ciphertext and tag
 
 Bound in as associated data: the version, the purpose and the name (of the cookie or the field), each
-length-prefixed,
-so that a value sealed for one use is refused in every other. Nothing is compressed: a length would tell about
-a secret.
+length-prefixed, so that a value sealed for one use is refused in every other. Nothing is compressed: a length
+would tell about a secret.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""JSON objects from strangers, read strictly (J15): RFC 8259 with the freedoms that differ between parsers
-removed.
+"""JSON objects from strangers, read strictly (J15): RFC 8259 without the freedoms that parsers take differently.
 
 Refused: anything but an object at the top, duplicate member names at any depth, a byte order mark, bytes that
-are
-not UTF-8, lone surrogates, NaN and Infinity, numbers that no double can hold, nesting and sizes over the
+are not UTF-8, lone surrogates, NaN and Infinity, numbers that no double can hold, nesting and sizes over the
 limits.
 """
 

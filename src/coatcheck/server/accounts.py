@@ -135,7 +135,7 @@ class Accounts:
         await self._database.note(lambda connection: connection.execute(_END_ENDING, (id,)).rowcount)
 
     async def unfinished(self, before: int) -> builtins.list[str]:
-        """Return the accounts that got a new password by then and whose sessions are not ended: a process was killed."""
+        """Return the accounts with a new password since then whose sessions are not ended: a process was killed."""
         return await self._database.read(
             lambda connection: [id for (id,) in connection.execute(_LIST_UNFINISHED, (before,))]
         )

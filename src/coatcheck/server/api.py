@@ -171,10 +171,7 @@ async def sign_out(request: Request) -> Response:
     if current.refusal is not None and by_token is None and current.head.value(b"authorization") is not None:
         # An access token that has expired ends nothing: to say "signed out" would leave its session alive.
         raise current.refusal
-    ended = await current.sign_out()
-    if not ended and by_token is not None:
-        ended = await _end_by(server_of(request), by_token)
-    return _json(Ended(int(ended)))
+    return _json(Ended(int(await current.sign_out(refresh_token=asked.refresh_token))))
 
 
 async def sign_out_everywhere(request: Request) -> Response:
@@ -251,15 +248,6 @@ def _refresh_cookie(request: Request) -> str | None:
     name = server_of(request).coat.policy.refresh_cookie.name.encode("ascii")
     found = find_cookie(exchange(request).head.values(b"cookie"), name)
     return None if found is None else found.decode("latin-1")
-
-
-async def _end_by(server: Server, refresh_token: str) -> bool:
-    """End the session of a refresh token; one that is no good any more has nothing to end."""
-    try:
-        grant = await server.coat.sessions.refresh(refresh_token)
-        return await server.coat.sessions.revoke(server.coat.verifier.verify(grant.access_token).session_id)
-    except CredentialError:
-        return False
 
 
 async def _body(request: Request, kind: type[T]) -> T:

@@ -95,7 +95,7 @@ class Proving:
             StoreUnavailable
         """
         try:
-            await exchange.sign_in(proof.account.id, persistent=persistent, began_at=proof.began_at)
+            await exchange.sign_in(proof.account.id, amr=("pwd",), persistent=persistent, began_at=proof.began_at)
         except Revoked:
             raise WrongPassword from None
         try:
@@ -167,7 +167,7 @@ class Proving:
         if record is not None:
             fresh = replace(proof, account=changed, began_at=self._coat.clock())
             await self.sign_in(exchange, fresh, persistent=record.persistent)
-            if exchange.head.value(b"cookie") and self._has_tokens(exchange):
+            if exchange.head.presents(self._coat.policy.refresh_cookie.name):
                 exchange.hand_out_tokens(await exchange.issue())
         return ended
 
@@ -197,10 +197,6 @@ class Proving:
         except CoatcheckError:
             # It is due at the next sign-in as well.
             return
-
-    def _has_tokens(self, exchange: Exchange) -> bool:
-        name = self._coat.policy.refresh_cookie.name.encode("ascii") + b"="
-        return any(name in value for value in exchange.head.values(b"cookie"))
 
 
 async def disable(name: str, accounts: Accounts, sessions: Sessions) -> tuple[Account, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
@@ -19,12 +20,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# What a refused WebSocket is closed with: policy violation (RFC 6455, 7.4.1).
-_POLICY_VIOLATION = 1008
+# What a refused WebSocket is closed with (RFC 6455, 7.4.1 and its IANA registry).
+_POLICY_VIOLATION, _TRY_AGAIN_LATER = 1008, 1013
 _SERVER_ERROR = 500
 _HTTP_SCHEMES = {"ws": "http", "wss": "https"}
 _CARRIES_HEADERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
-_TRY_AGAIN_LATER = 1013
+# Hosts at which browsers keep a Secure cookie that came over http.
+_LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _log = logging.getLogger("coatcheck")
 
 
@@ -51,6 +53,7 @@ class CoatcheckMiddleware:
         if isinstance(csrf_exempt, str):
             raise ConfigurationError("csrf_exempt is a collection of paths; a single one is [path]")
         self.csrf_exempt = frozenset(csrf_exempt)
+        self._told_of_http = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of the ASGI protocol."""
@@ -69,7 +72,7 @@ class CoatcheckMiddleware:
                     await self.coatcheck.open()
                 except StoreUnavailable as error:
                     # The application starts nevertheless, and each request tries again (P6).
-                    _log.warning("not opened at start-up: %s", error)
+                    _log.warning("not opened at start-up: %s (%s)", error, error.__cause__ or "no more is known")
             return message
 
         try:
@@ -78,9 +81,11 @@ class CoatcheckMiddleware:
             await self.coatcheck.close()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        responder = _Responder(send)
+        responder = _Responder(send, self._tell_of_http)
         try:
-            await self.coatcheck.open()
+            with contextlib.suppress(StoreUnavailable):
+                # Who comes without a credential needs no store; who comes with one is told by the store itself (P6).
+                await self.coatcheck.open()
             head = _head(scope)
             found = await Exchange.begin(head, self.coatcheck.sessions, self.coatcheck.verifier)
             responder.exchange = found
@@ -96,12 +101,26 @@ class CoatcheckMiddleware:
                 raise
             await _refuse(scope, send, error)
 
+    def _tell_of_http(self, head: RequestHead) -> None:
+        """Say once why a sign-in that worked has no effect: over http a Secure cookie is dropped without a word."""
+        host = (head.value(b"host") or b"").decode("latin-1")
+        here = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        if self._told_of_http or head.scheme != "http" or here in _LOCAL or here.endswith(".localhost"):
+            return
+        self._told_of_http = True
+        _log.warning(
+            "a Secure cookie goes out over http to %.99r, and will be dropped: use https or localhost (a test client: "
+            'base_url="https://..."); behind a proxy, let the server believe its X-Forwarded-Proto',
+            host,
+        )
+
 
 class _Responder:
     """The application's `send`: lets nothing leave before the session is saved and its headers are there."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, tell_of_http: Callable[[RequestHead], None]) -> None:
         self._send = send
+        self._tell_of_http = tell_of_http
         self.exchange: Exchange | None = None
         self.started = False
         self.failed = False
@@ -111,7 +130,10 @@ class _Responder:
             self.failed = message.get("status", 200) >= _SERVER_ERROR
             if not self.failed:
                 await self.exchange.finish()
-            message = {**message, "headers": self.exchange.dress(message.get("headers", ()))}
+            headers = self.exchange.dress(message.get("headers", ()))
+            if any(name == b"set-cookie" and b"; Secure" in value for name, value in headers):
+                self._tell_of_http(self.exchange.head)
+            message = {**message, "headers": headers}
             self.started = True
         await self._send(message)
 
@@ -120,9 +142,11 @@ def exchange(request: Any) -> Exchange:
     """Return the Exchange of a request or connection that has a `scope`, as Starlette's and FastAPI's have.
 
     Raises:
-        KeyError: the middleware is not installed.
+        ConfigurationError: the middleware is not installed.
     """
-    found: Exchange = request.scope["coatcheck"]
+    found: Exchange | None = request.scope.get("coatcheck")
+    if found is None:
+        raise ConfigurationError("no exchange: install it, app.add_middleware(CoatcheckMiddleware, coatcheck=...)")
     return found
 
 
