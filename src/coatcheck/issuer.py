@@ -73,7 +73,7 @@ class Issuer:
             issued_at=now,
             lifetime=lifetime,
             scope=scope,
-            auth_time=record.auth_time // 1000,
+            auth_time=record.signed_in_at // 1000,
             amr=record.amr,
         )
         return Grant(

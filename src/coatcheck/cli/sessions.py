@@ -29,7 +29,7 @@ def show(arguments: argparse.Namespace) -> None:
                         "id": each.id,
                         "account": account.name,
                         "subject": account.id,
-                        "signed_in_at": each.auth_time // 1000,
+                        "signed_in_at": each.signed_in_at // 1000,
                         "last_seen_at": each.seen_at // 1000,
                         "user_agent": each.device.user_agent,
                         "address": each.device.address,
@@ -42,7 +42,7 @@ def show(arguments: argparse.Namespace) -> None:
             (
                 each.id or "",
                 account.name,
-                desk.moment(each.auth_time),
+                desk.moment(each.signed_in_at),
                 desk.moment(each.seen_at),
                 each.device.address,
                 each.device.user_agent[:40],

@@ -48,7 +48,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     digest: bytes
     subject: str | None
     created_at: int
-    auth_time: int
+    signed_in_at: int
     seen_at: int
     expires_at: int
     ends_at: int
@@ -85,7 +85,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
             digest=digest(cookie.secret),
             subject=subject,
             created_at=began_at,
-            auth_time=began_at if subject is not None else 0,
+            signed_in_at=began_at if subject is not None else 0,
             seen_at=now,
             expires_at=expiry(now, idle, ends_at),
             ends_at=ends_at,
@@ -120,7 +120,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         return msgspec.structs.replace(
             self,
             created_at=began_at,
-            auth_time=began_at,
+            signed_in_at=began_at,
             ends_at=ends_at,
             expires_at=expiry(self.seen_at, self.idle, ends_at),
             amr=amr,

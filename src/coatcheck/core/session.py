@@ -70,10 +70,10 @@ class Session(MutableMapping[str, Any]):
         return self._record.device if self._record else Device()
 
     @property
-    def auth_time(self) -> int:
+    def signed_in_at(self) -> int:
         """When the subject last proved who they are, in milliseconds since the epoch; 0 for nobody."""
         self.accessed = True
-        return self._record.auth_time if self._record else 0
+        return self._record.signed_in_at if self._record else 0
 
     @property
     def seen_at(self) -> int:
@@ -92,7 +92,7 @@ class Session(MutableMapping[str, Any]):
             subject=record.subject,
             session_id=record.id,
             scopes=record.scopes,
-            auth_time=record.auth_time // 1000,
+            auth_time=record.signed_in_at // 1000,
             amr=record.amr,
         )
 

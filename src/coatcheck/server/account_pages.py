@@ -165,7 +165,7 @@ async def _devices(sessions: list[Session], principal: Principal, now: int) -> l
             "words": words[0].upper() + words[1:] if words.startswith(UNKNOWN) else words,
             "says": _shortened(session.device.user_agent) if words.startswith(UNKNOWN) else "",
             "seen": relative(session.seen_at, now),
-            "signed_in": absolute(session.auth_time),
+            "signed_in": absolute(session.signed_in_at),
             "address": session.device.address,
         }
         for session, words in zip(sessions, words, strict=True)

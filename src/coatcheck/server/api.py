@@ -139,7 +139,7 @@ async def sessions(request: Request) -> Response:
         Device(
             id=each.id or "",
             current=each.id == principal.session_id,
-            signed_in_at=each.auth_time // 1000,
+            signed_in_at=each.signed_in_at // 1000,
             last_seen_at=each.seen_at // 1000,
             user_agent=each.device.user_agent,
             address=each.device.address,
