@@ -279,7 +279,7 @@ class TestNobodySeesAnothersData:
         assert (await browser("/bob")).body == "None"
         assert dict((await world.sessions.list("bob"))[0]) == {}
 
-    @pytest.mark.parametrize("name", ["subject", "id", "device", "auth_time", "seen_at", "principal"])
+    @pytest.mark.parametrize("name", ["subject", "id", "device", "signed_in_at", "seen_at", "principal"])
     async def test_c18_whose_session_it_is_is_told_to_caches(self, world: Any, name: str) -> None:
         """`session.subject` and its like did not count as access: a page with "Hello, Ann" had no `Vary: Cookie`
         (the class of CVE-2026-27205)."""
