@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -38,7 +39,8 @@ class Coatcheck:
             `coatcheck.keyfile.KeyFile` keeps a ring in a file.
         policy: lifetimes and cookie attributes.
         feed: how revocations reach other processes. If left out, it goes where the store's records are: for SQLite and
-            file stores through an SQLite file beside them, else within this process only.
+            file stores through an SQLite file beside them. Where none goes, as with Redis, PostgreSQL and stores that
+            are not ours, an access token is good only if its session is found in the store (`when_stale` is `ask`).
         clock: milliseconds since the epoch.
         on_event: told of each step of a session's life; the log, if left out.
 
@@ -63,10 +65,14 @@ class Coatcheck:
         # HS256: what is made up here never leaves the process, so nobody needs a public half.
         self.keyring = keyring if keyring is not None else Keyring.generate("HS256")
         self.policy = policy if policy is not None else Policy()
-        self.feed = feed if feed is not None else _feed_beside(self.store)
+        found = feed if feed is not None else _feed_beside(self.store)
+        self.feed = found if found is not None else LocalFeed()
+        if found is None:
+            self.policy = replace(self.policy, when_stale="ask")
         self.revocations = Revocations()
         # With other processes to hear from, no token is trusted before the first word of them: open() fetches it.
-        self.revocations.heard_at = None if isinstance(self.feed, LocalFeed) else NEVER
+        self.revocations.heard_at = None if isinstance(found, LocalFeed) else NEVER
+        self._follows = found is not None and not isinstance(found, LocalFeed)
         self.clock = clock
         self.sessions = Sessions(
             self.store, self.keyring, self.policy, self.revocations, self.feed, clock=clock, on_event=on_event
@@ -120,7 +126,7 @@ class Coatcheck:
         try:
             await self.store.open()
             await self.feed.open()
-            if self.revocations.heard_at is not None:
+            if self._follows:
                 await self._take_snapshot()
                 self._tasks.append(asyncio.create_task(self._follow()))
             self._tasks.append(asyncio.create_task(self._sweep()))
@@ -172,10 +178,10 @@ def _require(part: object, kind: type, otherwise: str) -> None:
         raise ConfigurationError(otherwise)
 
 
-def _feed_beside(store: Store) -> Feed:
-    """Return a feed that reaches every process that this store's records reach, as far as we know the store."""
+def _feed_beside(store: Store) -> Feed | None:
+    """Return a feed that reaches every process that this store's records reach, or None where we have none."""
     if isinstance(store, SQLiteStore):
         return SQLiteFeed(store.path)
     if isinstance(store, FileStore):
         return SQLiteFeed(store.directory / "revocations.sqlite")
-    return LocalFeed()
+    return LocalFeed() if isinstance(store, MemoryStore) else None

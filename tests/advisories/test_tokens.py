@@ -23,9 +23,10 @@ from jwcrypto import jwe, jwk
 from coatcheck import BadSignature, Coatcheck, CredentialError, Key, Keyring, Malformed, Policy, WrongClaim
 from coatcheck.errors import ConfigurationError
 from coatcheck.testing import SettableClock
+from coatcheck.testing.clock import START
 
 ISSUER = "https://auth.example"
-NOW = 1_800_000_000
+NOW = START // 1000
 SECRET = bytes(range(200, 232))
 ALGORITHMS = ["HS256", "RS256", "ES256", "Ed25519"]
 

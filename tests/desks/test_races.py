@@ -13,6 +13,7 @@ from coatcheck.core.record import Record
 from coatcheck.core.session import Session
 from coatcheck.errors import Reused, Revoked, SessionGone
 from coatcheck.events import Event
+from coatcheck.feeds.local import LocalFeed
 from coatcheck.run import run
 from coatcheck.sessions import Sessions
 from coatcheck.testing import SettableClock
@@ -28,7 +29,9 @@ class World:
         self.coat = Coatcheck(self.plain, policy=Policy(), clock=self.clock, on_event=_ignore)
         self.sessions: Sessions = self.coat.sessions
         self.session = run(self.sessions.create("ann", amr=("pwd",)))
-        self.beside = Coatcheck(Stepping(self.plain), self.coat.keyring, clock=self.clock, on_event=_ignore)
+        self.beside = Coatcheck(
+            Stepping(self.plain), self.coat.keyring, feed=LocalFeed(), clock=self.clock, on_event=_ignore
+        )
         self.racing: Sessions = self.beside.sessions
 
     def alive(self) -> list[Session]:

@@ -301,7 +301,7 @@ def test_a_port_in_use_is_said_in_words(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["--data-dir", "/dev/null/data"], "--data-dir (COATCHECK_DATA_DIR)"),
-        (["--store", "redis://:a-secret@host"], "no store is called 'redis'"),
+        (["--store", "mongodb://:a-secret@host"], "no store is called 'mongodb'"),
         (["--algorithm", "none"], "--algorithm (COATCHECK_ALGORITHM)"),
         (["--host", "no.such.host.invalid"], "--host (COATCHECK_HOST)"),
         (["--host", ".."], "--host (COATCHECK_HOST)"),

@@ -9,6 +9,13 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
+from postgres_server import make, own_server, schema, server
+from valkey_server import cluster, free_port, own_valkey, prefix, single_url, valkey
+
+# Fixtures: pytest finds them by these names.
+__all__ = [
+    "cluster", "free_port", "make", "own_server", "own_valkey", "prefix", "schema", "server", "single_url", "valkey",
+]  # fmt: skip
 
 Spawn = Callable[[Callable[[], object]], int]
 

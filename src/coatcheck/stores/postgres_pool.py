@@ -1,0 +1,363 @@
+"""postgres_pool: connections to PostgreSQL, bounded in number and in time, for event loops and for threads alike.
+
+Whoever needs a driver imports this module when it is needed: it is the only one that loads psycopg.
+
+- Connections commit by themselves and are given back idle: psycopg's pool then needs no round trip to reset one.
+- A connection that has shown any error, or that was still waiting for a reply, is closed and never used again (P4).
+- A wait ends at its deadline whatever the server does: it is ended by closing the connection, never by asking the
+  server to cancel. A commit that waits for a standby and is cancelled answers as if it had succeeded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple, TypeVar
+
+import psycopg
+from psycopg import AsyncRawCursor, RawCursor
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.errors import Diagnostic
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg_pool.pool_async import StopWorker
+
+from coatcheck.errors import ConfigurationError, StoreUnavailable
+from coatcheck.store import Durability
+
+if TYPE_CHECKING:
+    from psycopg.abc import PQGen
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+_OLDEST = 140_000
+CONNECT = 2.0  # seconds; libpq takes no less
+_DEFAULTS: Final = {
+    "application_name": "coatcheck",
+    "connect_timeout": f"{CONNECT:.0f}",
+    # Of several hosts in the URL, the one that takes writes: after a failover, the new primary.
+    "target_session_attrs": "read-write",
+}
+SET_UP: Final = """
+    SELECT current_setting('server_version_num')::int4, current_setting('server_encoding'), pg_is_in_recovery(),
+        current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_standby_names'),
+        set_config('search_path', $1, false),
+        set_config('statement_timeout', $2, false),
+        set_config('default_transaction_isolation', 'read committed', false),
+        set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+            WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)
+"""
+
+
+class Answer(NamedTuple):
+    """What a statement returned, and how many rows it was about."""
+
+    rows: list[Row]
+    affected: int
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to connect. `conninfo` may hold a password: it is in no message."""
+
+    conninfo: str = field(repr=False)
+    schema: str
+    size: int
+    timeout: float  # seconds, for one statement with all of its waiting
+
+
+def read_url(url: str) -> str:
+    """Return libpq's form of a URL, with our defaults for what it leaves open.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    try:
+        given = conninfo_to_dict(url)
+        return make_conninfo(url, **{name: value for name, value in _DEFAULTS.items() if name not in given})
+    except (psycopg.Error, ValueError):  # its words may repeat a part of the password
+        raise ConfigurationError("this is no URL of PostgreSQL: postgresql://name:password@host/database") from None
+
+
+def unavailable(error: psycopg.Error) -> StoreUnavailable:
+    """Return what is raised in place of an error of the driver."""
+    state = error.sqlstate
+    return StoreUnavailable(f"PostgreSQL cannot answer: {type(error).__name__}" + (f" ({state})" if state else ""))
+
+
+class TooLate(psycopg.OperationalError):
+    """The server did not answer in time."""
+
+
+def _limited(work: PQGen[T], deadline: float) -> Generator[Any, Any, T]:
+    """Do what the driver's generator does, but not beyond the deadline; the driver looks up ten times a second."""
+    try:
+        wanted: Any = next(work)
+        while True:
+            ready = yield wanted
+            if monotonic() > deadline:
+                raise TooLate("no answer in time")
+            wanted = work.send(ready)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+class _Bounded:
+    """What a connection of either kind knows: until when it may wait, and whether it was warned."""
+
+    deadline: float = inf
+    warned: bool = False
+
+    def hear(self, notice: Diagnostic) -> None:
+        """Remember a warning: a commit that no longer waits for its standby says so in one, and succeeds."""
+        if notice.severity_nonlocalized == "WARNING":
+            self.warned = True
+
+
+class Connection(_Bounded, psycopg.Connection[Row]):
+    """A connection for threads."""
+
+    def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+        """Wait for the driver's generator, until the deadline."""
+        return super().wait(_limited(gen, self.deadline), *args, **kwargs)
+
+
+class AsyncConnection(_Bounded, psycopg.AsyncConnection[Row]):
+    """A connection for an event loop."""
+
+    async def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+        """Wait for the driver's generator, until the deadline."""
+        return await super().wait(_limited(gen, self.deadline), *args, **kwargs)
+
+
+def connect(options: Options, patience: float) -> tuple[Connection, Durability]:
+    """Return a connection of its own, which waits `patience` seconds in all, and what its server makes durable.
+
+    Raises:
+        psycopg.Error: there is none to be had.
+        ConfigurationError: as `judge`.
+    """
+    connection = Connection.connect(options.conninfo, autocommit=True, cursor_factory=RawCursor)
+    try:
+        connection.deadline = monotonic() + patience
+        return connection, judge(connection.execute(SET_UP, (_path(options), "0")).fetchone())
+    except BaseException:
+        connection.close()
+        raise
+
+
+class ThreadPool:
+    """Connections for threads.
+
+    Args:
+        options: how to connect.
+        told: is called with what each new connection says of its server's durability.
+    """
+
+    def __init__(self, options: Options, told: Callable[[Durability], None]) -> None:
+        self._options, self._told = options, told
+        kind = {"autocommit": True, "cursor_factory": RawCursor}
+        self._pool = ConnectionPool(
+            options.conninfo, connection_class=Connection, kwargs=kind, configure=self._set_up, **_shape(options)
+        )
+
+    def open(self) -> None:
+        """Begin to connect; calling it again does nothing."""
+        self._pool.open()
+
+    def close(self) -> None:
+        """Close all connections, and end the pool's threads."""
+        self._pool.close()
+
+    def answer(self, query: LiteralString, values: Sequence[Any], *, again: bool = False) -> Answer:
+        """Run one statement.
+
+        Args:
+            query: with $1, $2 and so on where the values go.
+            values: as many.
+            again: whether it may be repeated when the connection breaks meanwhile.
+
+        Raises:
+            StoreUnavailable: whether it was done is not known.
+        """
+        deadline = monotonic() + self._options.timeout
+        try:
+            while True:
+                connection = self._take(deadline)
+                try:
+                    return self._ask(connection, query, values)
+                except psycopg.OperationalError as error:
+                    if not again or not _lost(error):
+                        raise
+        except psycopg.Error as error:
+            raise unavailable(error) from error
+
+    def _take(self, deadline: float) -> Connection:
+        while True:
+            connection = self._pool.getconn(timeout=deadline - monotonic())
+            if _quiet(connection):
+                connection.deadline = deadline
+                return connection
+            connection.close()
+            self._pool.putconn(connection)
+
+    def _ask(self, connection: Connection, query: LiteralString, values: Sequence[Any]) -> Answer:
+        try:
+            cursor = connection.execute(query, values, prepare=True, binary=True)
+            rows = cursor.fetchall() if cursor.rownumber is not None else []
+            return _judged(connection, Answer(rows, cursor.rowcount))
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            self._pool.putconn(connection)
+
+    def _set_up(self, connection: Connection) -> None:
+        connection.deadline = monotonic() + CONNECT
+        try:
+            self._told(judge(connection.execute(SET_UP, settings(self._options)).fetchone()))
+        except BaseException:
+            connection.close()
+            raise
+        connection.add_notice_handler(connection.hear)
+
+
+class _AsyncPool(AsyncConnectionPool[AsyncConnection]):
+    @classmethod
+    async def worker(cls, q: Any) -> None:
+        """Do the pool's errands; end when the loop is shut down.
+
+        psycopg's own takes a cancellation while it connects for a failure, and goes on: a program that ends during an
+        outage, and does not close the store, would never end.
+        """
+        me = asyncio.current_task()
+        while not isinstance(errand := await q.get(), StopWorker):
+            with contextlib.suppress(Exception):
+                await errand.run()
+            if me is not None and me.cancelling():
+                raise asyncio.CancelledError
+
+
+class LoopPool:
+    """Connections for one event loop; otherwise as ThreadPool.
+
+    Whoever asks sees to it that the asking task is not cancelled with the request: see `coatcheck.run.to_the_end`.
+    """
+
+    def __init__(self, options: Options, told: Callable[[Durability], None]) -> None:
+        self._options, self._told = options, told
+        kind = {"autocommit": True, "cursor_factory": AsyncRawCursor}
+        self._pool = _AsyncPool(
+            options.conninfo, connection_class=AsyncConnection, kwargs=kind, configure=self._set_up, **_shape(options)
+        )
+
+    async def open(self) -> None:
+        """Begin to connect; calling it again does nothing."""
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Close all connections, and end the pool's tasks."""
+        await self._pool.close()
+
+    async def answer(self, query: LiteralString, values: Sequence[Any], *, again: bool = False) -> Answer:
+        """Run one statement; see `ThreadPool.answer`."""
+        deadline = monotonic() + self._options.timeout
+        try:
+            while True:
+                connection = await self._take(deadline)
+                try:
+                    return await self._ask(connection, query, values)
+                except psycopg.OperationalError as error:
+                    if not again or not _lost(error):
+                        raise
+        except psycopg.Error as error:
+            raise unavailable(error) from error
+
+    async def _take(self, deadline: float) -> AsyncConnection:
+        while True:
+            connection = await self._pool.getconn(timeout=deadline - monotonic())
+            if _quiet(connection):
+                connection.deadline = deadline
+                return connection
+            await connection.close()
+            await self._pool.putconn(connection)
+
+    async def _ask(self, connection: AsyncConnection, query: LiteralString, values: Sequence[Any]) -> Answer:
+        try:
+            cursor = await connection.execute(query, values, prepare=True, binary=True)
+            rows = await cursor.fetchall() if cursor.rownumber is not None else []
+            return _judged(connection, Answer(rows, cursor.rowcount))
+        except BaseException:
+            await connection.close()
+            raise
+        finally:
+            await self._pool.putconn(connection)
+
+    async def _set_up(self, connection: AsyncConnection) -> None:
+        connection.deadline = monotonic() + CONNECT
+        try:
+            cursor = await connection.execute(SET_UP, settings(self._options))
+            self._told(judge(await cursor.fetchone()))
+        except BaseException:
+            await connection.close()
+            raise
+        connection.add_notice_handler(connection.hear)
+
+
+def judge(row: Row | None) -> Durability:
+    """Say what an acknowledged write survives on the server that gave this answer to `SET_UP`.
+
+    Raises:
+        ConfigurationError: it is too old, or cannot hold every subject's name.
+        psycopg.OperationalError: it takes no writes.
+    """
+    assert row is not None  # noqa: S101 (a SELECT of nothing but expressions)
+    number, encoding, standby, fsync, whole_pages, standbys, *_ = row
+    if number < _OLDEST:
+        raise ConfigurationError(f"PostgreSQL {number // 10_000} is too old; 14 is needed")
+    if encoding != "UTF8":
+        raise ConfigurationError("the database's encoding is not UTF8")
+    if standby:
+        raise psycopg.OperationalError("this server is a standby")
+    if fsync != "on" or whole_pages != "on":
+        return "crash-safe"
+    return "failover-safe" if standbys.strip() else "power-safe"
+
+
+def _shape(options: Options) -> dict[str, Any]:
+    # The pool waits longer after each failure, up to this; then who needs a connection begins anew. So a server that
+    # is back is found within about a second.
+    return {"min_size": 1, "max_size": options.size, "open": False, "reconnect_timeout": 1.0, "name": "coatcheck"}
+
+
+def _path(options: Options) -> str:
+    return f"{options.schema}, pg_temp"  # said last, or a temporary table would come first
+
+
+def settings(options: Options) -> tuple[str, str]:
+    """Return the arguments of `SET_UP`."""
+    return _path(options), f"{max(1, round(options.timeout * 1000))}ms"
+
+
+def _quiet(connection: psycopg.Connection[Row] | psycopg.AsyncConnection[Row]) -> bool:
+    """Say whether nothing came unasked: what can be read from an idle connection is its end, or news of it."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return not poll.poll(0)
+
+
+def _lost(error: psycopg.Error) -> bool:
+    """Say whether it was the connection that failed, or its server that went down (class 57P), not the statement."""
+    return error.sqlstate is None or error.sqlstate.startswith("57P")
+
+
+def _judged(connection: _Bounded, answer: Answer) -> Answer:
+    if connection.warned:
+        raise TooLate("the server warned: a standby may not have what was committed")
+    return answer

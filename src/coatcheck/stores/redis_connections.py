@@ -1,0 +1,109 @@
+"""The connections of a RedisStore: those of each event loop, and those of the threads of a process without one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from coatcheck.stores.coalesce import Coalescer
+from coatcheck.stores.redis_link import RedisLink
+from coatcheck.stores.redis_scripts import Call
+from coatcheck.stores.redis_url import Target
+from coatcheck.stores.redis_wire import Drive, LoopDrive, ThreadDrive
+
+_CHUNK = 500
+
+
+class Here:
+    """The connections of one event loop, or of the threads of a process that has none."""
+
+    def __init__(self, drive: Drive, link: RedisLink) -> None:
+        self.drive, self.link = drive, link
+        self.opening = drive.gate(1)
+        self._coalescer: Coalescer[bytes, bytes] = Coalescer(self._fetch_in_time)
+
+    async def load(self, key: bytes) -> bytes | None:
+        """Return what is stored under a key, fetched together with what else is asked for in this tick."""
+        if _running_loop() is not None:
+            return await self._coalescer.load(key)
+        [value] = (await self.fetch([key])).values()
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    async def fetch(self, keys: Sequence[bytes]) -> dict[bytes, bytes | Exception | None]:
+        """Return what is stored under each of the keys."""
+        found: dict[bytes, bytes | Exception | None] = {}
+        for start in range(0, len(keys), _CHUNK):
+            chunk = keys[start : start + _CHUNK]
+            if self.link.clustered:  # MGET is for keys of one slot; these go together to each server
+                replies = await self.link.send([Call(key, ("GET", key)) for key in chunk])
+            else:
+                replies = await self.link.ask(Call(chunk[0], ("MGET", *chunk)))
+            found.update(zip(chunk, replies, strict=True))
+        return found
+
+    async def close(self) -> None:
+        """Wait for what is under way, and close the connections."""
+        await self.drive.settled()
+        await self.link.close()
+
+    async def _fetch_in_time(self, keys: Sequence[bytes]) -> dict[bytes, bytes | Exception]:
+        found = await self.drive.in_time(self.fetch(keys))
+        return {key: value for key, value in found.items() if value is not None}
+
+
+class Connections:
+    """Finds the connections that belong where the caller is.
+
+    Args:
+        target: where the servers are.
+        arguments: more of redis-py's arguments of a connection.
+        pool_size: how many connections to each server there are at most.
+        timeout: in seconds.
+    """
+
+    def __init__(self, target: Target, arguments: dict[str, Any], pool_size: int, timeout: float) -> None:
+        self._target, self._arguments = target, arguments
+        self._pool_size, self._timeout = pool_size, timeout
+        self._loops: dict[asyncio.AbstractEventLoop, Here] = {}
+        self._blocking: tuple[int, Here] | None = None  # the process, and its connections
+
+    def here(self) -> Here:
+        """Return the connections of the running event loop, or those of this process that are used without one."""
+        loop = _running_loop()
+        if loop is not None:
+            here = self._loops.get(loop)
+            if here is None:
+                for closed in [other for other in list(self._loops) if other.is_closed()]:
+                    self._loops.pop(closed, None)  # nobody can use these any more
+                here = self._loops[loop] = self._made(LoopDrive(self._pool_size, self._timeout))
+            return here
+        process, blocking = os.getpid(), self._blocking  # a child must not read its parent's replies
+        if blocking is None or blocking[0] != process:
+            self._blocking = blocking = (process, self._made(ThreadDrive(self._pool_size, self._timeout)))
+        return blocking[1]
+
+    async def close(self) -> None:
+        """Close the connections of the running event loop, or those that are used without one."""
+        loop = _running_loop()
+        if loop is not None:
+            here = self._loops.pop(loop, None)
+            if here is not None:
+                await here.close()
+        elif self._blocking is not None:
+            (_, here), self._blocking = self._blocking, None
+            await here.close()
+
+    def _made(self, drive: Drive) -> Here:
+        patience = int(self._timeout * 333)  # ms; a call waits for replicas twice at most, and must answer in time
+        return Here(drive, RedisLink(self._target, self._arguments, drive, patience=patience))
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

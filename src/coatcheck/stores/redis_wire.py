@@ -1,0 +1,285 @@
+"""Connections to Redis, for coroutines on an event loop and for coroutines that `coatcheck.run.run` drives.
+
+redis-py gives the connections: sockets, TLS, signing in, parsing. Its clients and pools are not used: they cost 60 to
+75 microseconds a command, retry what must not be done twice, and raise where a caller should wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
+from typing import Any, Protocol, TypeVar, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from coatcheck.errors import StoreUnavailable
+from coatcheck.stores.redis_scripts import Command
+from coatcheck.stores.redis_url import Address
+
+T = TypeVar("T")
+
+FAILURES = (RedisError, OSError, EOFError)
+Reply = Any
+"""What the server said, or the ResponseError that it is."""
+
+
+class Wire(Protocol):
+    """One connection."""
+
+    async def fresh(self) -> bool:
+        """Say whether it can be used again: still open, and nothing left to be read."""
+        ...
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        """Send commands, and return what each was answered."""
+        ...
+
+    async def drop(self) -> None:
+        """Close it, whatever was under way."""
+        ...
+
+
+class LoopWire:
+    """A connection that awaits."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def fresh(self) -> bool:
+        """See `Wire`."""
+        try:
+            return not await self._connection.can_read()
+        except FAILURES:
+            return False
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        """See `Wire`."""
+        connection, replies = self._connection, list[Reply]()
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        for _ in commands:
+            try:
+                replies.append(await connection.read_response())
+            except ResponseError as error:
+                replies.append(error)
+        return replies
+
+    async def drop(self) -> None:
+        """See `Wire`."""
+        with suppress(*FAILURES):
+            await self._connection.disconnect(nowait=True)
+
+
+class ThreadWire:
+    """A connection that blocks."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def fresh(self) -> bool:
+        """See `Wire`."""
+        try:
+            return not self._connection.can_read(timeout=0)
+        except FAILURES:
+            return False
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        """See `Wire`."""
+        connection, replies = self._connection, list[Reply]()
+        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        for _ in commands:
+            try:
+                replies.append(connection.read_response())
+            except ResponseError as error:
+                replies.append(error)
+        return replies
+
+    async def drop(self) -> None:
+        """See `Wire`."""
+        with suppress(*FAILURES):
+            self._connection.disconnect()
+
+
+class Drive(Protocol):
+    """How coroutines are driven here: by an event loop, or by whoever calls."""
+
+    def wire(self, address: Address, arguments: dict[str, Any], *, tls: bool) -> Wire:
+        """Return a connection, which is opened when it is first used."""
+        ...
+
+    def gate(self, size: int | None = None) -> AbstractAsyncContextManager[object]:
+        """Return what lets only so many through at once, as many as a pool has by default, and has the others wait."""
+        ...
+
+    async def all(self, coroutines: Iterable[Coroutine[Any, Any, T]]) -> builtins.list[T]:
+        """Return what each of them returns; none of them raises."""
+        ...
+
+    async def finish(self, coroutine: Coroutine[Any, Any, T], *, limited: bool = True) -> T:
+        """Finish it, even if the request that waits for it is cancelled, and in time if it is `limited` as a whole.
+
+        Raises:
+            StoreUnavailable: it took too long.
+        """
+        ...
+
+    async def in_time(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Finish it in time.
+
+        Raises:
+            StoreUnavailable: it took too long.
+        """
+        ...
+
+    async def settled(self) -> None:
+        """Wait until nothing is under way."""
+        ...
+
+
+class LoopDrive:
+    """Drives coroutines on the running event loop."""
+
+    def __init__(self, pool_size: int, timeout: float) -> None:
+        import redis.asyncio
+        import redis.asyncio.retry
+
+        self._redis, self._retry = redis.asyncio, redis.asyncio.retry.Retry(NoBackoff(), 0)
+        self._pool_size, self._timeout = pool_size, timeout
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    def wire(self, address: Address, arguments: dict[str, Any], *, tls: bool) -> Wire:
+        """See `Drive`."""
+        kind = self._redis.SSLConnection if tls else self._redis.Connection
+        # `in_time` limits the whole, waiting for a connection included; a second timer per read would cost more.
+        common = _arguments(address, arguments, timeout=None)
+        return LoopWire(kind(retry=self._retry, socket_connect_timeout=self._timeout, **common))
+
+    def gate(self, size: int | None = None) -> AbstractAsyncContextManager[object]:
+        """See `Drive`."""
+        return asyncio.Semaphore(size or self._pool_size)
+
+    async def all(self, coroutines: Iterable[Coroutine[Any, Any, T]]) -> builtins.list[T]:
+        """See `Drive`."""
+        several = list(coroutines)
+        return [await several[0]] if len(several) == 1 else await asyncio.gather(*several)
+
+    async def finish(self, coroutine: Coroutine[Any, Any, T], *, limited: bool = True) -> T:
+        """See `Drive`."""
+        task = asyncio.ensure_future(self.in_time(coroutine) if limited else coroutine)
+        self._under_way.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    async def in_time(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """See `Drive`."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await coroutine
+        except TimeoutError:
+            raise StoreUnavailable(f"the Redis server did not answer within {self._timeout:g} s") from None
+
+    async def settled(self) -> None:
+        """See `Drive`."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # it was raised where it was waited for, if anybody still waited
+
+
+class ThreadDrive:
+    """Drives coroutines that never suspend: they block the thread that drives them."""
+
+    def __init__(self, pool_size: int, timeout: float) -> None:
+        self._pool_size, self._timeout = pool_size, timeout
+
+    def wire(self, address: Address, arguments: dict[str, Any], *, tls: bool) -> Wire:
+        """See `Drive`."""
+        kind: Any = redis.SSLConnection if tls else redis.Connection
+        retry = Retry(NoBackoff(), 0)
+        common = _arguments(address, arguments, timeout=self._timeout)
+        return ThreadWire(kind(retry=retry, socket_connect_timeout=self._timeout, **common))
+
+    def gate(self, size: int | None = None) -> AbstractAsyncContextManager[object]:
+        """See `Drive`."""
+        return ThreadGate(size or self._pool_size, self._timeout)
+
+    async def all(self, coroutines: Iterable[Coroutine[Any, Any, T]]) -> builtins.list[T]:
+        """See `Drive`."""
+        return [await coroutine for coroutine in coroutines]
+
+    async def finish(self, coroutine: Coroutine[Any, Any, T], *, limited: bool = True) -> T:  # noqa: ARG002
+        """See `Drive`."""
+        return await coroutine
+
+    async def in_time(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """See `Drive`. The sockets' own time-outs see to it."""
+        return await coroutine
+
+    async def settled(self) -> None:
+        """See `Drive`: callers block, so nothing is."""
+
+
+class ThreadGate:
+    """A semaphore for threads that reads like asyncio's."""
+
+    def __init__(self, size: int, timeout: float) -> None:
+        self._semaphore = threading.Semaphore(size)
+        self._timeout = timeout
+
+    async def __aenter__(self) -> None:
+        if not self._semaphore.acquire(timeout=self._timeout):
+            raise StoreUnavailable(f"no connection to the Redis server became free within {self._timeout:g} s")
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._semaphore.release()
+
+
+class Pool:
+    """The connections to one server: as many as the gate lets through, the one used last first."""
+
+    def __init__(self, connect: Callable[[], Wire], gate: AbstractAsyncContextManager[object]) -> None:
+        self._connect, self._gate = connect, gate
+        self._idle: list[Wire] = []  # its ends are atomic: threads take one and put it back
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        """Send commands over one connection. One with a reply left unread is never used again (P4)."""
+        async with self._gate:
+            wire = await self._take()
+            try:
+                replies = await wire.exchange(commands)
+            except BaseException:
+                await wire.drop()
+                raise
+            self._idle.append(wire)
+            return replies
+
+    async def close(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            await self._idle.pop().drop()
+
+    async def _take(self) -> Wire:
+        while True:
+            try:
+                wire = self._idle.pop()
+            except IndexError:
+                return self._connect()
+            if await wire.fresh():
+                return wire
+            await wire.drop()
+
+
+def _arguments(address: Address, arguments: dict[str, Any], *, timeout: float | None) -> dict[str, Any]:
+    common = {"host": address[0], "port": address[1], "protocol": 2, "driver_info": None, "socket_timeout": timeout}
+    return cast("dict[str, Any]", {**common, **arguments})

@@ -1,0 +1,403 @@
+"""P4 and P6 on PostgreSQL: cancelled requests, a server that is paused, locked, restarted, or has lost its standby."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from coatcheck.core import base64url
+from coatcheck.core.record import Record, pack
+from coatcheck.errors import StoreUnavailable
+from coatcheck.run import run
+from coatcheck.stores.postgres import PostgresStore, _values
+from coatcheck.stores.postgres_pool import LoopPool, Options, read_url
+from coatcheck.testing import make_record
+from coatcheck.testing.clock import START
+from coatcheck.testing.records import HOUR, following, make_id
+
+pytestmark = pytest.mark.anyio
+Make = Callable[..., PostgresStore]
+
+SHORT = timedelta(milliseconds=300)
+BOUND = 1.2  # seconds; the store's own bound is 0.3, and its driver looks up ten times a second
+
+
+@pytest.fixture
+async def store(make: Make) -> AsyncIterator[PostgresStore]:
+    store = make()
+    await store.open()
+    yield store
+    await store.close()
+
+
+def count_queries(store: PostgresStore) -> list[str]:
+    """Have the statements that are sent from now on listed."""
+    pool: Any = store._loops[asyncio.get_running_loop()].pool
+    answer, sent = pool.answer, []
+
+    async def counted(query: str, *rest: Any, **named: Any) -> Any:
+        sent.append(query)
+        return await answer(query, *rest, **named)
+
+    pool.answer = counted
+    return sent
+
+
+async def created(store: PostgresStore, **changes: Any) -> Record:
+    record = make_record(**changes)
+    assert await store.create(record)
+    return record
+
+
+def idle_sessions(server: Any) -> list[str]:
+    """What the store's sessions are doing."""
+    query = "SELECT state FROM pg_stat_activity WHERE application_name = 'coatcheck'"
+    return [state for (state,) in server.ask(query)]
+
+
+async def settled(check: Callable[[], bool]) -> None:
+    """Return when something is so; it must become so within 10 s."""
+    async with asyncio.timeout(10):
+        while not await asyncio.to_thread(check):  # noqa: ASYNC110 (there is no event to wait for)
+            await asyncio.sleep(0.01)
+
+
+# -- loads of one tick
+
+
+async def test_50_loads_of_one_tick_are_one_query(store: PostgresStore) -> None:
+    records = [await created(store) for _ in range(25)]
+    sent = count_queries(store)
+    ids = [record.id for record in records] + [make_id() for _ in range(25)]
+    assert await asyncio.gather(*map(store.load, ids)) == [*records, *[None] * 25]
+    assert len(sent) == 1
+    assert "ANY" in sent[0]
+
+
+async def test_a_load_sees_what_was_acknowledged_before_it_was_asked_for(store: PostgresStore) -> None:
+    """A load never joins a query that was sent before it."""
+    record = await created(store)
+    for version in range(2, 30):
+        earlier = asyncio.ensure_future(store.load(record.id))
+        record = following(record)
+        assert await store.replace(record)
+        assert (found := await store.load(record.id)) is not None
+        assert found.version == version
+        await earlier
+
+
+async def test_1000_requests_at_once_wait_for_a_connection_and_get_one(store: PostgresStore) -> None:
+    records = [await created(store) for _ in range(20)]
+
+    async def request(number: int) -> bool:
+        for _ in range(number % 7):
+            await asyncio.sleep(0)
+        record = records[number % 20]
+        return await store.load(record.id) == record
+
+    assert all(await asyncio.gather(*(request(number) for number in range(1000))))
+
+
+def test_1000_calls_of_50_threads_get_a_connection(make: Make) -> None:
+    store, record = make(), make_record()
+    assert run(store.create(record))
+    found: list[bool] = []
+
+    def work() -> None:
+        found.extend(run(store.load(record.id)) == record for _ in range(20))
+
+    threads = [threading.Thread(target=work) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run(store.close())
+    assert found == [True] * 1000
+
+
+async def test_a_damaged_record_is_no_error_for_those_who_load_others_in_the_same_tick(
+    store: PostgresStore, server: Any
+) -> None:
+    damaged, sound = await created(store), await created(store)
+    server.ask("UPDATE coatcheck_record SET subject = 'bob' WHERE id = %s", base64url.decode(damaged.id))
+    results = await asyncio.gather(store.load(damaged.id), store.load(sound.id), return_exceptions=True)
+    assert isinstance(results[0], StoreUnavailable)
+    assert results[1] == sound
+
+
+def flipped(body: bytes, place: int) -> bytes:
+    return bytes([*body[:place], body[place] ^ 16, *body[place + 1 :]])
+
+
+async def test_p4_no_changed_octet_makes_a_record_somebody_elses(store: PostgresStore, server: Any) -> None:
+    """Each octet of a body changed in turn, and one body in another's row: never returned, always removable."""
+    sound = await created(store, subject="bob")
+    rows = [row for _ in range(200) if (row := _values(make_record("alice"))) is not None]
+    del rows[len(rows[0][-1]) + 1 :]
+    columns = [[*row[:-1], flipped(row[-1], n)] for n, row in enumerate(rows[:-1])]
+    with server.connect() as connection, connection.cursor() as cursor:
+        statement = "COPY coatcheck_record (id, subject, version, seen_at, expires_at, superseded, body) FROM STDIN"
+        with cursor.copy(statement) as copy:
+            for values in [*columns, [*rows[-1][:-1], rows[0][-1]]]:
+                copy.write_row(values)
+    ids = [base64url.encode(row[0]) for row in rows]
+    results = await asyncio.gather(*map(store.load, [*ids, sound.id]), return_exceptions=True)
+    assert [type(result) for result in results[:-1]] == [StoreUnavailable] * len(rows)
+    assert results[-1] == sound
+    for id in ids[:5]:
+        with pytest.raises(StoreUnavailable, match="damaged"):
+            await store.delete(id)
+        assert await store.delete(id) is None
+    assert sorted(await store.revoke_subject("alice", START)) == sorted(ids[5:])
+
+
+# -- cancelled requests
+
+
+async def test_p4_1000_cancelled_requests_never_leave_a_reply_to_another(store: PostgresStore, server: Any) -> None:
+    """Each of 1000 requests works on a record of its own, tagged, and is cancelled at one of its awaits, or not."""
+    order = random.Random(7)  # noqa: S311 (a seed is to be repeatable)
+    owners = [await created(store, subject=f"owner{n}", data={"owner": pack(n)}) for n in range(40)]
+    foreign: list[object] = []
+
+    async def request(number: int) -> None:
+        mine = owners[number % 40]
+        for step in range(4):
+            loaded = await store.load(mine.id)
+            listed = await store.list(f"owner{number % 40}")
+            if loaded is None or loaded.data["owner"] != pack(number % 40) or [r.id for r in listed] != [mine.id]:
+                foreign.append((number, loaded, listed))
+                return
+            await store.replace(following(loaded, data={**loaded.data, f"{number}": pack(step)}))
+            await store.touch(mine.id, START + number, START + HOUR + number)
+
+    async def cancelled(number: int) -> None:
+        task = asyncio.ensure_future(request(number))
+        for _ in range(order.randrange(60)):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+    for start in range(0, 1000, 50):
+        await asyncio.gather(*(cancelled(start + n) for n in range(50)))
+    assert foreign == []
+    await settled(lambda: set(idle_sessions(server)) == {"idle"})
+    for number, owner in enumerate(owners):
+        stored = await store.load(owner.id)
+        assert stored is not None
+        assert stored.data["owner"] == pack(number)
+        assert all(int(key) % 40 == number for key in stored.data if key != "owner")
+
+
+async def test_p1_a_sign_out_that_was_begun_is_done_though_its_request_was_cancelled(
+    store: PostgresStore, server: Any
+) -> None:
+    """It waits for a row that somebody holds when its request is cancelled, and goes on when that one lets go."""
+    record = await created(store)
+    with server.connect() as holder:
+        holder.execute("SELECT 1 FROM coatcheck_record FOR UPDATE")
+        leaving = asyncio.ensure_future(store.revoke_subject("alice", START))
+        await settled(lambda: server.ask("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'") != [])
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        assert leaving.cancelled()
+    async with asyncio.timeout(10):
+        while await store.load(record.id) is not None:
+            pass
+    assert not await store.create(make_record("alice", created_at=START - 1))
+
+
+# -- a server that does not answer
+
+
+def all_calls(store: PostgresStore, record: Record) -> list[Coroutine[Any, Any, Any]]:
+    return [
+        store.load(record.id),
+        store.list("alice"),
+        store.create(make_record("alice")),
+        store.replace(following(record)),
+        store.touch(record.id, START + 1, START + HOUR),
+        store.delete(record.id),
+        store.revoke_subject("alice", START),
+        store.sweep(START),
+    ]
+
+
+def timed(call: Coroutine[Any, Any, Any]) -> float:
+    """Drive a call that cannot succeed, and return after how many seconds it said so."""
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        run(call)
+    return time.monotonic() - began
+
+
+async def recovered(store: PostgresStore) -> None:
+    """Return when a new session can be made and found; it must be so within 10 s, by the same object."""
+    async with asyncio.timeout(10):
+        while True:
+            record = make_record("carol")
+            try:
+                if await store.create(record) and await store.load(record.id) == record:
+                    return
+            except StoreUnavailable:
+                await asyncio.sleep(0.01)
+
+
+async def test_p6_a_paused_server_is_unavailable_in_time_and_found_again(make: Make, own_server: Any) -> None:
+    store = make(timeout=SHORT)
+    record = await created(store)
+    with own_server.paused():
+        began = time.monotonic()
+        answers = await asyncio.gather(*all_calls(store, record), return_exceptions=True)
+        again = await asyncio.gather(*all_calls(store, record), return_exceptions=True)
+        assert time.monotonic() - began < 2 * BOUND
+    assert [type(answer) for answer in answers + again] == [StoreUnavailable] * 16
+    await recovered(store)
+    await store.close()
+
+
+async def test_p6_the_same_without_an_event_loop(make: Make, own_server: Any) -> None:
+    store = make(timeout=SHORT)
+
+    def work() -> None:
+        record = make_record("alice")
+        assert run(store.create(record))
+        with own_server.paused():
+            assert all(timed(call) < BOUND for call in all_calls(store, record))
+        while True:
+            try:
+                assert run(store.create(make_record("carol")))
+                break
+            except StoreUnavailable:
+                continue
+        run(store.close())
+
+    async with asyncio.timeout(20):
+        await asyncio.to_thread(work)
+
+
+async def test_p6_a_row_that_somebody_holds_is_waited_for_in_bounds(make: Make, server: Any) -> None:
+    store = make(timeout=SHORT)
+    record = await created(store)
+    with server.connect() as holder:
+        holder.execute("SELECT 1 FROM coatcheck_record FOR UPDATE")
+        with pytest.raises(StoreUnavailable):
+            await store.delete(record.id)
+        assert await store.load(record.id) == record  # readers do not wait
+        assert await store.sweep(record.expires_at) == 0  # nor does the sweep
+    assert await store.delete(record.id) == record
+    await settled(lambda: set(idle_sessions(server)) == {"idle"})
+    await store.close()
+
+
+async def test_p6_connections_that_the_server_ended_cost_no_request(store: PostgresStore, server: Any) -> None:
+    """The end of an idle connection is noticed before it is used."""
+    record = await created(store)
+    await asyncio.gather(*(store.list("alice") for _ in range(30)))
+    assert len(idle_sessions(server)) > 1
+    server.terminate_all()
+    assert await store.load(record.id) == record
+    server.terminate_all()
+    assert await store.replace(following(record))
+
+
+async def test_p6_a_server_that_restarts_under_load_is_found_again(store: PostgresStore, own_server: Any) -> None:
+    """Requests fail with StoreUnavailable or not at all; what was acknowledged is so afterwards."""
+    kept: list[str] = []
+    gone: list[str] = []
+    errors: list[BaseException] = []
+    going = True
+
+    async def client() -> None:
+        while going:
+            record, other = make_record("alice"), make_record("bob")
+            try:
+                if await store.create(record):
+                    kept.append(record.id)
+                await store.create(other)
+                if await store.delete(other.id) is not None:
+                    gone.append(other.id)
+            except StoreUnavailable:
+                await asyncio.sleep(0.01)
+            except BaseException as error:
+                errors.append(error)
+                raise
+
+    clients = [asyncio.ensure_future(client()) for _ in range(8)]
+    await settled(lambda: len(kept) > 50)
+    await asyncio.to_thread(own_server.stop)
+    with pytest.raises(StoreUnavailable):
+        await store.load(kept[0])
+    await asyncio.to_thread(own_server.start)
+    await recovered(store)
+    before = len(kept)
+    await settled(lambda: len(kept) > before + 50)
+    going = False
+    await asyncio.gather(*clients)
+    assert errors == []
+    assert None not in await asyncio.gather(*map(store.load, kept))
+    assert set(await asyncio.gather(*map(store.load, gone))) == {None}
+
+
+def test_a_program_that_ends_during_an_outage_ends() -> None:
+    """Its event loop is shut down while the pool still tries to connect to a server that does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        accepted: list[socket.socket] = []
+        url = read_url(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/coats")
+
+        async def program() -> None:
+            await LoopPool(Options(url, "coatcheck", 1, 1.0), lambda _: None).open()
+            heard, _ = await asyncio.to_thread(silent.accept)
+            accepted.append(heard)
+
+        thread = threading.Thread(target=lambda: asyncio.run(program()), daemon=True)
+        thread.start()
+        thread.join(10)
+        for connection in accepted:
+            connection.close()
+    assert not thread.is_alive()
+    assert len(accepted) == 1
+
+
+async def test_p1_without_its_standby_nothing_is_acknowledged_but_a_touch(make: Make, own_server: Any) -> None:
+    """A commit that waits for a standby is not done, not even when the wait is cancelled and the server says it is."""
+    first = make()
+    record = await created(first)
+    await first.close()
+    own_server.ask("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    own_server.ask("SELECT pg_reload_conf()")
+    try:
+        await settled(lambda: own_server.ask("SHOW synchronous_standby_names") == [("nobody",)])
+        store = make(timeout=SHORT)
+        await store.open()
+        assert store.durability == "failover-safe"
+        await store.touch(record.id, START + 1, START + 2 * HOUR)
+        with pytest.raises(StoreUnavailable):
+            await store.create(make_record("alice"))
+        await store.close()
+
+        store = make(timeout=timedelta(seconds=20))
+        leaving = asyncio.ensure_future(store.revoke_subject("alice", START))
+        query = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        async with asyncio.timeout(10):
+            while not leaving.done():  # the one before waits for the standby as well
+                await asyncio.to_thread(own_server.ask, query)
+                await asyncio.sleep(0.01)
+        with pytest.raises(StoreUnavailable):
+            await leaving
+    finally:
+        own_server.ask("ALTER SYSTEM RESET synchronous_standby_names")
+        own_server.ask("SELECT pg_reload_conf()")
+        await settled(lambda: own_server.ask("SHOW synchronous_standby_names") == [("",)])
+    await recovered(store)
+    await store.close()
