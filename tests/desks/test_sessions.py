@@ -9,8 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from counting_store import CountingStore
 
-from coatcheck import Coatcheck, MemoryStore, Policy
+from coatcheck import Coatcheck, Policy
 from coatcheck.core.credentials import RefreshToken, SessionCookie
 from coatcheck.core.record import Device, Record
 from coatcheck.core.revocation import NEVER
@@ -36,44 +37,10 @@ pytestmark = pytest.mark.anyio
 HOUR = timedelta(hours=1)
 
 
-class Counting(MemoryStore):
-    """Counts its calls, and can be told to fail."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-        self.broken = False
-
-    def _count(self, call: str) -> None:
-        self.calls[call] += 1
-        if self.broken:
-            raise StoreUnavailable("down")
-
-    async def create(self, record: Record) -> bool:
-        self._count("create")
-        return await super().create(record)
-
-    async def load(self, id: str) -> Record | None:
-        self._count("load")
-        return await super().load(id)
-
-    async def replace(self, record: Record) -> bool:
-        self._count("replace")
-        return await super().replace(record)
-
-    async def touch(self, id: str, seen_at: int, expires_at: int) -> None:
-        self._count("touch")
-        await super().touch(id, seen_at, expires_at)
-
-    async def delete(self, id: str) -> Record | None:
-        self._count("delete")
-        return await super().delete(id)
-
-
 class World:
     def __init__(self, **policy: Any) -> None:
         self.clock = SettableClock()
-        self.store = Counting()
+        self.store = CountingStore()
         self.events: list[Event] = []
         self.coat = Coatcheck(self.store, policy=Policy(**policy), clock=self.clock, on_event=self.events.append)
         self.sessions = self.coat.sessions

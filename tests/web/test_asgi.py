@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from counting_store import CountingStore
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -16,10 +17,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from coatcheck import Coatcheck, Keyring, MemoryStore, Policy
+from coatcheck import Coatcheck, Keyring, Policy
 from coatcheck.clock import monotonic_clock
-from coatcheck.core.record import Record
-from coatcheck.errors import StoreUnavailable
 from coatcheck.request_head import RequestHead
 from coatcheck.testing import SettableClock
 from coatcheck.web.asgi import App, CoatcheckMiddleware, exchange
@@ -27,36 +26,6 @@ from coatcheck.web.asgi import App, CoatcheckMiddleware, exchange
 pytestmark = pytest.mark.anyio
 
 ANON = re.compile(r"^__Host-session=1[\w-]{22}\.[\w-]{43}; Path=/; Secure; HttpOnly; SameSite=Lax$")
-
-
-class Watched(MemoryStore):
-    """Counts what is asked of it, and can be told to fail."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-        self.broken = False
-
-    def _count(self, call: str) -> None:
-        self.calls[call] += 1
-        if self.broken:
-            raise StoreUnavailable("down")
-
-    async def create(self, record: Record) -> bool:
-        self._count("create")
-        return await super().create(record)
-
-    async def load(self, id: str) -> Record | None:
-        self._count("load")
-        return await super().load(id)
-
-    async def replace(self, record: Record) -> bool:
-        self._count("replace")
-        return await super().replace(record)
-
-    async def touch(self, id: str, seen_at: int, expires_at: int) -> None:
-        self._count("touch")
-        await super().touch(id, seen_at, expires_at)
 
 
 async def plain(_: Request) -> Response:
@@ -151,7 +120,7 @@ HANDLERS: list[Callable[..., Any]] = [
 class World:
     def __init__(self, keyring: Keyring | None = None, **policy: Any) -> None:
         self.clock = SettableClock()
-        self.store = Watched()
+        self.store = CountingStore()
         self.coat = Coatcheck(self.store, keyring, Policy(**policy), clock=self.clock)
         routes = [Route(f"/{handler.__name__}", handler, methods=["GET", "POST"]) for handler in HANDLERS]
         self.app: App = starlette(self.coat, [*routes, WebSocketRoute("/echo", echo)])
