@@ -60,23 +60,23 @@ _MIGRATIONS: Final[tuple[Migration, ...]] = (
 
 _CREATE: Final = """
     INSERT INTO coatcheck_record (id, subject, version, seen_at, expires_at, superseded, body)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
-    WHERE NOT EXISTS (SELECT 1 FROM coatcheck_cutoff WHERE subject = ?2 AND before > ?8)
+    SELECT :id, :subject, :version, :seen_at, :expires_at, :superseded, :body
+    WHERE NOT EXISTS (SELECT 1 FROM coatcheck_cutoff WHERE subject = :subject AND before > :created_at)
     ON CONFLICT (id) DO NOTHING
 """
 _LOAD: Final = "SELECT subject, version, seen_at, expires_at, body FROM coatcheck_record WHERE id = ?"
 _REPLACE: Final = """
     UPDATE coatcheck_record SET
-        version = ?3,
-        seen_at = max(seen_at, ?4),
-        expires_at = CASE WHEN ?6 THEN ?5 ELSE max(expires_at, ?5) END,
-        superseded = ?6,
-        body = ?7
-    WHERE id = ?1 AND subject IS ?2 AND version = ?3 - 1
+        version = :version,
+        seen_at = max(seen_at, :seen_at),
+        expires_at = CASE WHEN :superseded THEN :expires_at ELSE max(expires_at, :expires_at) END,
+        superseded = :superseded,
+        body = :body
+    WHERE id = :id AND subject IS :subject AND version = :version - 1
 """
 _TOUCH: Final = """
-    UPDATE coatcheck_record SET seen_at = max(seen_at, ?2), expires_at = max(expires_at, ?3)
-    WHERE id = ?1 AND superseded = 0
+    UPDATE coatcheck_record SET seen_at = max(seen_at, :seen_at), expires_at = max(expires_at, :expires_at)
+    WHERE id = :id AND superseded = 0
 """
 _DELETE: Final = """
     DELETE FROM coatcheck_record WHERE id = ? RETURNING subject, version, seen_at, expires_at, body
@@ -89,7 +89,7 @@ _CUT_OFF: Final = """
 _REVOKE: Final = "DELETE FROM coatcheck_record WHERE subject = ? AND id IS NOT ? RETURNING id, superseded"
 _SWEEP: Final = """
     DELETE FROM coatcheck_record WHERE number IN (
-        SELECT number FROM coatcheck_record WHERE expires_at <= ?1 LIMIT ?2
+        SELECT number FROM coatcheck_record WHERE expires_at <= ? LIMIT ?
     )
 """
 _FORGET: Final = "DELETE FROM coatcheck_cutoff WHERE before < ?"
@@ -128,8 +128,7 @@ class SQLiteStore:
         values = _values(record)
         if values is None or not _storable(record.subject):
             return False
-        row = (*values, record.created_at)
-        return await settle(self._file.write(lambda c: c.execute(_CREATE, row).rowcount == 1, Weight.DURABLE))
+        return await settle(self._file.write(lambda c: c.execute(_CREATE, values).rowcount == 1, Weight.DURABLE))
 
     async def load(self, id: str) -> Record | None:
         """Return a record, or None; see `Store.load`."""
@@ -150,7 +149,7 @@ class SQLiteStore:
         """Move times forward; see `Store.touch`."""
         octets = id_octets(id)
         if octets is not None:
-            values = (octets, seen_at, expires_at)
+            values = {"id": octets, "seen_at": seen_at, "expires_at": expires_at}
             await settle(self._file.write(lambda c: c.execute(_TOUCH, values).close(), Weight.LIGHT))
 
     async def delete(self, id: str) -> Record | None:
@@ -211,21 +210,22 @@ def _storable(subject: str | None) -> bool:
     return True
 
 
-def _values(record: Record) -> tuple[bytes, str | None, int, int, int, bool, bytes] | None:
+def _values(record: Record) -> dict[str, Any] | None:
     octets = id_octets(record.id)
     if octets is None:
         return None
     bare = msgspec.structs.replace(record, id="", subject=None, version=0, seen_at=0, expires_at=0)
     body = protect(bare.encode(), _context(octets, record.subject))
-    return (
-        octets,
-        record.subject,
-        record.version,
-        record.seen_at,
-        record.expires_at,
-        record.successor is not None,
-        body,
-    )
+    return {
+        "id": octets,
+        "subject": record.subject,
+        "version": record.version,
+        "seen_at": record.seen_at,
+        "expires_at": record.expires_at,
+        "superseded": record.successor is not None,
+        "created_at": record.created_at,
+        "body": body,
+    }
 
 
 def _record(id: str, octets: bytes, row: tuple[Any, ...]) -> Record:
