@@ -43,8 +43,14 @@ def write_until_killed(store: Store, acked: int) -> None:
             for id in run(store.revoke_subject(f"gone{number}", START)):
                 say("g", id)
 
+    def work_or_end(number: int) -> None:
+        try:
+            work(number)
+        finally:
+            os._exit(1)  # a writer that fails ends the process, so that the test fails instead of waiting for it
+
     for number in range(THREADS):
-        threading.Thread(target=work, args=(number,), daemon=True).start()
+        threading.Thread(target=work_or_end, args=(number,), daemon=True).start()
     threading.Event().wait()
 
 
@@ -54,7 +60,9 @@ def acknowledged_before_the_kill(spawn: Spawn, make: Callable[[], Store], least:
     os.close(writing)
     heard = b""
     while heard.count(b"\n") < least:
-        heard += os.read(reading, 65536)
+        more = os.read(reading, 65536)
+        assert more, "the writing process has ended by itself"
+        heard += more
     os.kill(child, signal.SIGKILL)
     while more := os.read(reading, 65536):
         heard += more
