@@ -1,4 +1,4 @@
-"""Feeds: a position, a snapshot, a heartbeat (house.md, decision 14)."""
+"""Feeds: a position, a snapshot, a heartbeat."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Protocol
 
 import pytest
 
+import coatcheck.feeds.sqlite
 from coatcheck.core.revocation import Revoked
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.feed import Batch, Feed
@@ -24,7 +25,7 @@ from coatcheck.testing import make_record
 from coatcheck.testing.clock import START
 
 LATER = START + 1000
-PATIENCE = 20  # seconds, for what must come
+PATIENCE = 60  # seconds, for what must come
 
 
 class Followed(Feed, Protocol):
@@ -241,3 +242,28 @@ def test_a_damaged_revocation_is_not_passed_over(tmp_path: Path) -> None:
 def test_a_follower_looks_often_enough_for_its_heartbeat(poll: timedelta, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         SQLiteFeed(tmp_path / "feed.db", poll=poll)
+
+
+@pytest.mark.anyio
+async def test_p1_what_is_published_between_a_followers_two_reads_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A follower reads a position and rows; whatever another process commits in between is not passed over."""
+    feed = SQLiteFeed(tmp_path / "feed.db")
+    await feed.open()
+    await feed.publish((session("first"),), START)
+    read, pending = coatcheck.feeds.sqlite._position, ["between"]
+
+    def read_while_another_publishes(connection: sqlite3.Connection) -> int:
+        if pending:
+            with sqlite3.connect(tmp_path / "feed.db") as other:
+                values = (LATER, pending.pop(), None, 0)
+                other.execute(
+                    "INSERT INTO coatcheck_revocation (until, session_id, subject, before) VALUES (?, ?, ?, ?)", values
+                )
+            other.close()
+        return read(connection)
+
+    monkeypatch.setattr("coatcheck.feeds.sqlite._position", read_while_another_publishes)
+    assert [revoked.session_id for revoked in await heard(feed, 1, 1)] == ["between"]
+    await feed.close()

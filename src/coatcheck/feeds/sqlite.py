@@ -127,8 +127,11 @@ class SQLiteFeed:
 
     def _after(self, position: int) -> Batch:
         def query(connection: sqlite3.Connection) -> tuple[int, list[Any]]:
+            # The position first: these are two reads, and what is published in between must be among the rows. Read
+            # the other way round, a follower would pass by what it has not heard.
+            reached = _position(connection)
             rows = connection.execute(_FOLLOW, (position,)).fetchall()
-            return rows[-1][0] if rows else _position(connection), rows
+            return rows[-1][0] if rows else reached, rows
 
         newest, rows = self._file.read(query)
         # A file that never came this far is another one, restored or made anew: a gap.
