@@ -273,7 +273,7 @@ asyncio.run(main(sys.argv[1]))
 
 @pytest.mark.parametrize("size", ["1m", "4m"])
 def test_on_a_full_disk_nothing_acknowledged_is_lost_and_revoking_works(size: str, tmp_path: Path) -> None:
-    """promises.md, "disk full": on a real one, a small tmpfs in a name space of its own."""
+    """P1, P2: on a disk that is really full, a small tmpfs in a name space of its own."""
     unshare, disk = shutil.which("unshare"), tmp_path / "disk"
     disk.mkdir()
     mount = f'mount -t tmpfs -o size={size} tmpfs "$1"'
@@ -314,7 +314,7 @@ def test_sweep_lets_other_writers_in_between_its_chunks(store: SQLiteStore) -> N
 
 
 def test_a_million_small_sessions_take_300_octets_each(store: SQLiteStore, path: Path) -> None:
-    """promises.md: measured on 20 000, with all indexes, after the log was moved into the file."""
+    """P9: measured on 20 000, with all indexes, after the log was moved into the file."""
     count = 20_000
     many(store, count, amr=("pwd",), data={"theme": pack("dark")})
     run(store.close())

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from coatcheck.compose import Coatcheck
-from coatcheck.core import challenge
+from coatcheck.core import challenge, csrf
 from coatcheck.errors import CoatcheckError, ConfigurationError, StoreUnavailable
 from coatcheck.exchange import Exchange
 from coatcheck.request_head import RequestHead
@@ -22,6 +22,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # What a refused WebSocket is closed with (RFC 6455, 7.4.1 and its IANA registry).
 _POLICY_VIOLATION, _TRY_AGAIN_LATER = 1008, 1013
+# What a refusal depends on: the credential, and where the request comes from (F9).
+_VARY = ", ".join(("Cookie", "Authorization", *csrf.VARY)).encode("ascii")
 _SERVER_ERROR = 500
 _HTTP_SCHEMES = {"ws": "http", "wss": "https"}
 _CARRIES_HEADERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
@@ -171,7 +173,7 @@ async def _refuse(scope: Scope, send: Send, error: CoatcheckError) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode("ascii")),
-        (b"vary", b"Cookie, Authorization, Sec-Fetch-Site, Origin"),
+        (b"vary", _VARY),
         *challenge.headers(error),
     ]
     await send({"type": "http.response.start", "status": challenge.status(error), "headers": headers})
