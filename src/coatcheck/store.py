@@ -6,8 +6,8 @@ properties of the desks above instead of five stores:
 - `replace` is a compare-and-swap on `version`, and neither it nor `touch` ever creates a record;
 - what `delete` or `revoke_subject` has removed stays removed, whatever is under way.
 
-A record that was damaged is nobody's: `load`, `list` and `delete` raise StoreUnavailable instead of guessing, but
-`delete` and `revoke_subject` remove it all the same, for dead is final.
+A record that was damaged is nobody's: `load`, `list` and `delete` raise StoreUnavailable instead of guessing, in words
+that begin with `DAMAGED`, but `delete` and `revoke_subject` remove it all the same, for dead is final.
 
 Every method may raise StoreUnavailable, and nothing else of its driver's. `coatcheck.testing.StoreContract` is
 this text as tests.
@@ -16,12 +16,15 @@ this text as tests.
 from __future__ import annotations
 
 import builtins
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import AsyncIterator
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from coatcheck.core.record import Record
 
 Durability = Literal["volatile", "crash-safe", "power-safe", "failover-safe"]
 """What an acknowledged write survives: nothing; `kill -9`; a power cut; the loss of the primary."""
+
+DAMAGED: Final = "store damaged"
 
 
 @runtime_checkable
@@ -99,4 +102,29 @@ class Store(Protocol):
 
         Cut-offs older than a day are forgotten: no sign-in takes that long.
         """
+        ...
+
+
+class Page(NamedTuple):
+    """Some of a store's records, as a walk comes by them."""
+
+    records: tuple[Record, ...]
+    damaged: tuple[str, ...] = ()
+    """The ids of those that are there and cannot be read."""
+
+
+@runtime_checkable
+class Walkable(Protocol):
+    """What a store can do besides, so that all of it can be moved to another one."""
+
+    def walk(self) -> AsyncIterator[Page]:
+        """Yield every record, the anonymous ones and the stumps among them, expired ones perhaps included.
+
+        A record that is there during the whole walk is yielded at least once; one that comes, goes or changes
+        meanwhile may be or may not be, as it was or as it is. A page has some hundreds of records at most.
+        """
+        ...
+
+    async def size(self) -> int:
+        """Return about how many records there are: good enough to show how far a walk has come."""
         ...

@@ -15,13 +15,15 @@ import signal
 import socket
 import subprocess
 import tempfile
-import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
+import watchdog
 
 from coatcheck.stores.postgres import PostgresStore
 
@@ -52,10 +54,11 @@ class OwnServer(Server):
     def __init__(self, home: Path, programs: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        super().__init__(f"postgresql://coatcheck:{PASSWORD}@127.0.0.1:{self._port}/postgres")
+            self.port = probe.getsockname()[1]
+        super().__init__(f"postgresql://coatcheck:{PASSWORD}@127.0.0.1:{self.port}/postgres")
         self._data, self._programs = home / "data", programs
         self._who: dict[str, Any] = {}
+        self._paused: list[psutil.Process] = []
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(home, nobody.pw_uid, nobody.pw_gid)
@@ -70,50 +73,68 @@ class OwnServer(Server):
         return subprocess.run(command, cwd="/", stdout=subprocess.DEVNULL, check=False, **self._who)
 
     def start(self) -> None:
-        listen = ["-h", "127.0.0.1", "-p", str(self._port), "-k", ""]
-        command: list[str | Path] = [
-            self._programs / "postgres",
-            "-D",
-            self._data,
-            *listen,
-            "-c",
-            "max_connections=200",
-        ]
-        log = subprocess.DEVNULL
-        self._process = subprocess.Popen(command, cwd="/", stdout=log, stderr=log, **self._who)
-        self.wait_until_ready()
+        listen = ["-h", "127.0.0.1", "-p", str(self.port), "-k", "", "-c", "max_connections=200"]
+        command: list[str | Path] = [self._programs / "postgres", "-D", self._data, *listen]
+        deadline = time.monotonic() + 20
+        while True:
+            log = subprocess.DEVNULL
+            self._process = subprocess.Popen(command, cwd="/", stdout=log, stderr=log, **self._who)
+            watchdog.watch(self._process.pid)
+            if self._is_ready():
+                return
+            # What a killed server has left is in the way until the last of its processes has gone.
+            assert time.monotonic() < deadline, "PostgreSQL did not start"
 
     def wait_until_ready(self) -> None:
         """Return when it takes connections; after a crash, when it has recovered."""
-        while self._run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self._port)).returncode != 0:
-            assert self._process.poll() is None, "PostgreSQL did not start"
+        assert self._is_ready(), "PostgreSQL did not recover"
+
+    def _is_ready(self) -> bool:
+        while self._run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)).returncode != 0:
+            if self._process.poll() is not None:
+                return False
+        return True
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop it; SIGINT ends every session at once and SIGQUIT is a crash."""
         self._process.send_signal(how)
         self._process.wait()
+        watchdog.forget(self._process.pid)
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Stop every process of it where it stands: connections stay, and nothing answers, for 20 s at the most."""
-        pids = [self._process.pid, *(pid for (pid,) in self.ask("SELECT pid FROM pg_stat_activity"))]
-        stopped: list[int] = []
+    def kill(self) -> None:
+        """Kill every process of it with -9."""
+        for process in self._stopped():
+            process.kill()
+        self._process.wait()
+        watchdog.forget(self._process.pid)
 
-        def resume() -> None:
-            while stopped:
-                os.kill(stopped.pop(), signal.SIGCONT)
+    def pause(self) -> None:
+        """Stop every process of it where it stands: connections stay, and nothing answers."""
+        self._paused = self._stopped()
+        for process in self._paused:
+            watchdog.watch(process.pid)
 
-        watchdog = threading.Timer(20, resume)  # what waits for ever must not keep the tests from ending
-        try:
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):  # the asking session itself has ended
-                    os.kill(pid, signal.SIGSTOP)
-                    stopped.append(pid)
-            watchdog.start()
-            yield
-        finally:
-            watchdog.cancel()
-            resume()
+    def resume(self) -> None:
+        for process in self._paused:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+            if process.pid != self._process.pid:
+                watchdog.forget(process.pid)
+        self._paused = []
+
+    def _stopped(self) -> list[psutil.Process]:
+        """Stop its processes, and return them. The first one starts the others: it has to be stopped before them."""
+        first = psutil.Process(self._process.pid)
+        first.suspend()
+        others = first.children()
+        for other in others:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                other.suspend()
+        return [first, *others]
 
 
 def programs_in(home: Path) -> Path:
@@ -130,25 +151,41 @@ def programs_in(home: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
+def postgres(request: pytest.FixtureRequest) -> Server:
     if url := os.environ.get("COATCHECK_TEST_POSTGRES_URL"):
-        yield Server(url)
-        return
+        return Server(url)
+    own: Server = request.getfixturevalue("own_postgres")
+    return own
+
+
+@pytest.fixture(scope="session")
+def own_postgres() -> Iterator[OwnServer]:
+    """A server of our own, whatever is in the environment."""
     home = Path(tempfile.mkdtemp(prefix="coatcheck-postgres-"))
+    watchdog.watch(home)
     try:
         own = OwnServer(home, programs_in(home))
         yield own
         own.stop()
     finally:
         shutil.rmtree(home)
+        watchdog.forget(home)
+
+
+@pytest.fixture(scope="session")
+def server(postgres: Server) -> Server:
+    return postgres
 
 
 @pytest.fixture
-def own_server(server: Server) -> OwnServer:
-    """A server that may be stopped and started."""
+def own_server(server: Server) -> Iterator[OwnServer]:
+    """A server that may be stopped and started; it runs again afterwards."""
     if not isinstance(server, OwnServer):
         pytest.skip("the server of COATCHECK_TEST_POSTGRES_URL is not ours to stop")
-    return server
+    yield server
+    server.resume()
+    if not server.running:
+        server.start()
 
 
 @pytest.fixture

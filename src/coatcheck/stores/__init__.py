@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
+from coatcheck.documents import Documents
 from coatcheck.errors import ConfigurationError
 from coatcheck.store import Store
 
-__all__ = ["store_from_url"]
+__all__ = ["documents_from_url", "store_from_url"]
+
+T = TypeVar("T")
 
 
 def store_from_url(url: str) -> Store:
@@ -23,11 +26,26 @@ def store_from_url(url: str) -> Store:
     Raises:
         ConfigurationError: it names none of ours. Only the scheme is repeated: a URL may hold a password.
     """
+    return _from_url(url, _STORES, "no store is called")
+
+
+def documents_from_url(url: str) -> Documents:
+    """Return the documents that a URL names; they are not opened yet. Records and documents may share a URL.
+
+    Args:
+        url: as for `store_from_url`, but memory and plain files hold no documents.
+
+    Raises:
+        ConfigurationError: it names none of ours. Only the scheme is repeated: a URL may hold a password.
+    """
+    return _from_url(url, _DOCUMENTS, "no documents lie in")
+
+
+def _from_url(url: str, kinds: dict[str, Callable[[str], T]], complaint: str) -> T:
     scheme, colon, rest = url.partition(":")
-    make = _STORES.get(scheme) if colon else None
+    make = kinds.get(scheme) if colon else None
     if make is None:
-        known = ", ".join(f"{name}:" for name in _STORES)
-        raise ConfigurationError(f"no store is called {scheme[:20]!r}: there is {known}")
+        raise ConfigurationError(f"{complaint} {scheme[:20]!r}: there is {', '.join(f'{kind}:' for kind in kinds)}")
     if "\0" in rest or (scheme not in _DRIVERS_OWN and ("?" in rest or "#" in rest)):
         raise ConfigurationError(f"a {scheme}: URL has no options; give them to the store's class")
     return make(rest)
@@ -56,24 +74,50 @@ def _file(rest: str) -> Store:
 def _sqlite(rest: str) -> Store:
     from coatcheck.stores.sqlite import SQLiteStore
 
+    return SQLiteStore(_sqlite_path(rest))
+
+
+def _sqlite_documents(rest: str) -> Documents:
+    from coatcheck.stores.sqlite_documents import SQLiteDocuments
+
+    return SQLiteDocuments(_sqlite_path(rest))
+
+
+def _sqlite_path(rest: str) -> str:
     path = rest.removeprefix("///")
     if path == rest or not path.strip("/") or path == ":memory:":
         raise ConfigurationError("sqlite: needs a file; write sqlite:///relative.db or sqlite:////absolute.db")
-    return SQLiteStore(path)
+    return path
 
 
 def _postgres(rest: str) -> Store:
     from coatcheck.stores.postgres import PostgresStore
 
+    return PostgresStore(_postgres_url(rest))
+
+
+def _postgres_documents(rest: str) -> Documents:
+    from coatcheck.stores.postgres_documents import PostgresDocuments
+
+    return PostgresDocuments(_postgres_url(rest))
+
+
+def _postgres_url(rest: str) -> str:
     if not rest.startswith("//"):
         raise ConfigurationError("postgresql: needs a server; write postgresql://name:password@host/database")
-    return PostgresStore(f"postgresql:{rest}")
+    return f"postgresql:{rest}"
 
 
 def _redis(scheme: str, rest: str) -> Store:
     from coatcheck.stores.redis import RedisStore
 
     return RedisStore.from_url(f"{scheme}:{rest}")
+
+
+def _redis_documents(scheme: str, rest: str) -> Documents:
+    from coatcheck.stores.redis_documents import RedisDocuments
+
+    return RedisDocuments.from_url(f"{scheme}:{rest}")
 
 
 _REDIS: Final = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
@@ -84,5 +128,11 @@ _STORES: Final[dict[str, Callable[[str], Store]]] = {
     "postgresql": _postgres,
     "postgres": _postgres,
     **{scheme: partial(_redis, scheme) for scheme in _REDIS},
+}
+_DOCUMENTS: Final[dict[str, Callable[[str], Documents]]] = {
+    "sqlite": _sqlite_documents,
+    "postgresql": _postgres_documents,
+    "postgres": _postgres_documents,
+    **{scheme: partial(_redis_documents, scheme) for scheme in _REDIS},
 }
 _DRIVERS_OWN: Final = frozenset({"postgresql", "postgres", *_REDIS})  # what may stand in these URLs, their driver knows

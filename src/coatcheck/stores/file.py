@@ -17,7 +17,7 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -27,10 +27,11 @@ from coatcheck.core import base64url
 from coatcheck.core.record import Record
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.run import offload
-from coatcheck.store import Durability
+from coatcheck.store import Durability, Page
 from coatcheck.stores import file_system as fs
 from coatcheck.stores.encoding import id_octets, protect, unprotect
 from coatcheck.stores.merging import CUTOFF_MEMORY, forward, succeed
+from coatcheck.stores.walking import PAGE, read_page
 
 T = TypeVar("T")
 
@@ -113,6 +114,17 @@ class FileStore:
         for directory in await self._do(partial(os.listdir, self._subjects)):
             await self._do(partial(self._sweep_subject, directory, now))
         return removed
+
+    async def walk(self) -> AsyncIterator[Page]:
+        """Yield every record; see `Walkable.walk`."""
+        for shard in _SHARDS:
+            names = await self._do(partial(self._names, shard))
+            for start in range(0, len(names), PAGE):
+                yield await self._do(partial(self._page, names[start : start + PAGE]))
+
+    async def size(self) -> int:
+        """Return how many records there are; see `Walkable.size`."""
+        return await self._do(lambda: sum(len(self._names(shard)) for shard in _SHARDS))
 
     # -- one step each, in a thread where there is an event loop ---------------------------------------------
 
@@ -198,6 +210,14 @@ class FileStore:
             ):
                 self._unmark(directory, octets)
         return removed
+
+    def _names(self, shard: str) -> builtins.list[str]:
+        names = os.listdir(os.path.join(self._records, shard))
+        return [name for name in names if _RECORD_NAME.fullmatch(name)]
+
+    def _page(self, names: builtins.list[str]) -> Page:
+        found = [(base64url.encode(octets), octets) for octets in map(bytes.fromhex, names)]
+        return read_page(found, lambda _, octets: self._load(octets))
 
     def _list(self, subject: str) -> builtins.list[Record]:
         found = (self._load(octets) for octets in _marked(self._subject_directory(subject)))

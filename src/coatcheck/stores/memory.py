@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import builtins
 import threading
+from collections.abc import AsyncIterator
 
 from coatcheck.core.record import Record
 from coatcheck.run import offload
-from coatcheck.store import Durability
+from coatcheck.store import Durability, Page
 from coatcheck.stores.merging import CUTOFF_MEMORY, forward, succeed
+from coatcheck.stores.walking import PAGE
 
 _CHUNK = 500
 
@@ -86,6 +88,17 @@ class MemoryStore:
     async def sweep(self, now: int) -> int:
         """Remove expired records; see `Store.sweep`."""
         return await offload(lambda: self._sweep(now))
+
+    async def walk(self) -> AsyncIterator[Page]:
+        """Yield every record; see `Walkable.walk`."""
+        with self._lock:
+            records = tuple(self._records.values())
+        for start in range(0, len(records), PAGE):
+            yield Page(records[start : start + PAGE])
+
+    async def size(self) -> int:
+        """Return how many records there are; see `Walkable.size`."""
+        return len(self._records)
 
     def _sweep(self, now: int) -> int:
         # A pass over a copy, outside of the lock; what it finds is judged again inside.

@@ -19,54 +19,50 @@ Categories" in PostgreSQL's manual). A transaction's locks are let go of after i
 With the lock and the look-up in one statement the second would be wrong: that statement's view would be older than
 its lock.
 
-*No deadlocks.* Whoever waits for an advisory lock holds nothing. `create`, and whoever writes by id, holds one row at
-most; the sweep takes only rows that are free; two `revoke_subject` that could want the same rows exclude each other.
+*Writes of one tick.* The `replace` of one tick of an event loop are one statement and one commit, and so are its
+`touch`: an UPDATE for each in a function that is VOLATILE, so each is judged as if it were alone, and after those
+before it. If what one of them is makes the server undo them all, each is tried by itself.
+
+*No deadlocks.* Whoever waits for an advisory lock holds nothing. Whoever wants several rows takes them in the order of
+their ids: the writes of one tick, and `revoke_subject`. `create` and `delete` hold one row at most; the sweep takes
+only rows that are free.
 """
 
 from __future__ import annotations
 
 import asyncio
 import builtins
-import os
-import re
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, LiteralString
-from weakref import WeakKeyDictionary
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple
 
 import msgspec
 
 from coatcheck.core import base64url
 from coatcheck.core.record import Record
-from coatcheck.errors import ConfigurationError, StoreUnavailable
-from coatcheck.run import offload, to_the_end
-from coatcheck.store import Durability
+from coatcheck.errors import StoreUnavailable
+from coatcheck.store import Durability, Page
+from coatcheck.stores import postgres_walk
 from coatcheck.stores.coalesce import Coalescer
 from coatcheck.stores.encoding import id_octets, protect, unprotect
 from coatcheck.stores.merging import CUTOFF_MEMORY
+from coatcheck.stores.postgres_place import LoopSide, PostgresPlace
+from coatcheck.stores.postgres_tables import STORE
 
 if TYPE_CHECKING:
-    from coatcheck.stores.postgres_pool import Answer, Options, ThreadPool
+    from coatcheck.stores.postgres_pool import Options
+
+Row = tuple[Any, ...]
 
 _CHUNK = 500
-_SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
-_MOST_WAIT = timedelta(minutes=1)
-_MOST_CONNECTIONS = 1000
+_PATIENCE = 1 / 3  # of the time limit: how long one row may keep the others that are written with it waiting
 
 _CREATE: Final = "SELECT coatcheck_create($1, $2, $3, $4, $5, $6, $7, $8)"
 _LOAD: Final = "SELECT subject, version, seen_at, expires_at, body, id FROM coatcheck_record WHERE id = $1"
 _LOAD_MANY: Final = "SELECT subject, version, seen_at, expires_at, body, id FROM coatcheck_record WHERE id = ANY ($1)"
-_REPLACE: Final = """
-    UPDATE coatcheck_record SET
-        version = $3,
-        seen_at = greatest(seen_at, $4),
-        expires_at = CASE WHEN $6 THEN $5 ELSE greatest(expires_at, $5) END,
-        superseded = $6,
-        body = $7
-    WHERE id = $1 AND subject IS NOT DISTINCT FROM $2 AND version = $3 - 1
-"""
-_TOUCH: Final = "SELECT coatcheck_touch($1, $2, $3)"
 _DELETE: Final = "DELETE FROM coatcheck_record WHERE id = $1 RETURNING subject, version, seen_at, expires_at, body"
 _LIST: Final = "SELECT subject, version, seen_at, expires_at, body, id FROM coatcheck_record WHERE subject = $1"
 _REVOKE: Final = "SELECT gone_id, gone_superseded FROM coatcheck_revoke($1, $2, $3)"
@@ -89,11 +85,40 @@ _FORGET: Final = """
 """
 
 
-class PostgresStore:
+class _Write(NamedTuple):
+    """How a row is written: alone, for an array of one would cost half as much again; and together with others."""
+
+    one: LiteralString
+    all: LiteralString
+
+
+_REPLACE: Final = _Write(
+    """
+    UPDATE coatcheck_record SET
+        version = $3,
+        seen_at = greatest(seen_at, $4),
+        expires_at = CASE WHEN $6 THEN $5 ELSE greatest(expires_at, $5) END,
+        superseded = $6,
+        body = $7
+    WHERE id = $1 AND subject IS NOT DISTINCT FROM $2 AND version = $3 - 1
+    """,
+    """
+    SELECT coatcheck_replace_all(
+        $1::bytea[], $2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::boolean[], $7::bytea[], $8
+    )
+    """,
+)
+_TOUCH: Final = _Write(
+    "SELECT coatcheck_touch($1, $2, $3)", "SELECT coatcheck_touch_all($1::bytea[], $2::bigint[], $3::bigint[], $4)"
+)
+
+
+class PostgresStore(PostgresPlace):
     """A store in a schema of a PostgreSQL database of version 14 or newer, encoded in UTF8.
 
-    Loads that are asked for in one tick of an event loop are one query. Where no event loop runs, each thread takes
-    a connection of its own from a pool of as many. A pooler in between must give each client a session of its own.
+    Loads that are asked for in one tick of an event loop are one query; so are its touches, and its replacements.
+    Where no event loop runs, each thread takes a connection of its own from a pool of as many. A pooler in between
+    must give each client a session of its own.
 
     What an acknowledged write survives is read from the server with each new connection: "failover-safe" where
     `synchronous_standby_names` is set, "power-safe" where not, and "crash-safe" where `fsync` or `full_page_writes`
@@ -118,47 +143,9 @@ class PostgresStore:
         connections: int = 10,
         timeout: timedelta = timedelta(seconds=1),
     ) -> None:
-        try:
-            from coatcheck.stores.postgres_pool import Options, read_url
-        except ImportError as error:
-            words = 'PostgreSQL needs psycopg and its pool: pip install "coatcheck[postgres]"'
-            raise ConfigurationError(words) from error
-        if not _SCHEMA.fullmatch(schema):
-            raise ConfigurationError("a schema is called by small letters, digits and _, at most 63")
-        if not 1 <= connections <= _MOST_CONNECTIONS:
-            raise ConfigurationError(f"connections are at least 1 and at most {_MOST_CONNECTIONS}")
-        if not timedelta(milliseconds=10) <= timeout <= _MOST_WAIT:
-            raise ConfigurationError("timeout is at least 10 ms and at most a minute")
-        self._options = Options(read_url(url), schema, connections, timeout.total_seconds())
-        self._durability: Durability = "crash-safe"
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._prepared = False
-        self._failures = 0
-        self._threads: ThreadPool | None = None
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
-
-    @property
-    def durability(self) -> Durability:
-        """What an acknowledged write survives; until the server was reached, the least."""
-        return self._durability
-
-    async def open(self) -> None:
-        """Connect, and make or migrate the schema; see `Store.open`."""
-        await self._side()
-
-    async def close(self) -> None:
-        """Close the connections of this event loop, or of this process's threads; see `Store.close`."""
-        loop = _running_loop()
-        if loop is not None and (side := self._loops.pop(loop, None)) is not None:
-            await side.pool.close()
-        with self._lock:
-            threads, self._threads = self._threads, None
-        if threads is not None:
-            await offload(threads.close)
+        super().__init__(
+            url, component="store", migrations=STORE, schema=schema, connections=connections, timeout=timeout
+        )
 
     async def create(self, record: Record) -> bool:
         """Store a new record; see `Store.create`."""
@@ -175,9 +162,9 @@ class PostgresStore:
             return None
         side = await self._side()
         if isinstance(side, _Loop):
-            row = await side.loads.load(octets)
+            row = await side.loads.ask(octets)
         else:
-            row = next(iter(side.answer(_LOAD, (octets,), again=True).rows), None)
+            row = next(iter((await self._ask(_LOAD, (octets,), again=True)).rows), None)
         return _record(id, octets, row) if row is not None else None
 
     async def replace(self, record: Record) -> bool:
@@ -185,13 +172,13 @@ class PostgresStore:
         values = _values(record)
         if values is None:
             return False
-        return (await self._ask(_REPLACE, values)).affected == 1
+        return await self._write(_REPLACE, values)
 
     async def touch(self, id: str, seen_at: int, expires_at: int) -> None:
         """Move times forward; see `Store.touch`."""
         octets = id_octets(id)
         if octets is not None:
-            await self._ask(_TOUCH, (octets, seen_at, expires_at))
+            await self._write(_TOUCH, (octets, seen_at, expires_at))
 
     async def delete(self, id: str) -> Record | None:
         """Remove and return a record; a damaged one is removed too, but not returned; see `Store.delete`.
@@ -236,105 +223,75 @@ class PostgresStore:
                 return removed
             due = int(last)
 
-    @to_the_end
-    async def _ask(self, query: LiteralString, values: Sequence[Any], *, again: bool = False) -> Answer:
+    def walk(self) -> AsyncIterator[Page]:
+        """Yield every record; see `Walkable.walk`."""
+        return postgres_walk.walk(self._ask, _record)
+
+    async def size(self) -> int:
+        """Return about how many records there are; see `Walkable.size`."""
+        return await postgres_walk.size(self._ask)
+
+    async def _write(self, write: _Write, row: Row) -> bool:
+        """Write one row, together with those that are to be written so in this tick."""
         side = await self._side()
         if isinstance(side, _Loop):
-            return await side.pool.answer(query, values, again=again)
-        return side.answer(query, values, again=again)
+            return await side.writes[write].ask(row)
+        return (await self._ask(write.one, row)).affected == 1
 
-    async def _side(self) -> _Loop | ThreadPool:
-        """Return the connections that fit the caller: those of its event loop, or those for threads."""
-        if self._pid != os.getpid():
-            self._forsake()
-        loop = _running_loop()
-        if loop is None:
-            return self._threads or self._open_threads()
-        side = self._loops.get(loop)
-        if side is None:
-            side = self._loops[loop] = _Loop(self._options, self._tell, self._prepare)
-        if not side.ready:
-            await side.open()
-        return side
-
-    def _open_threads(self) -> ThreadPool:
-        from coatcheck.stores.postgres_pool import ThreadPool
-
-        self._prepare()
-        with self._lock:
-            if self._threads is None:
-                pool = ThreadPool(self._options, self._tell)
-                pool.open()
-                self._threads = pool
-            return self._threads
-
-    def _prepare(self) -> None:
-        """Make or migrate the schema, once in each process; threads that wait for an attempt share its failure."""
-        from coatcheck.stores import postgres_schema
-
-        asked_after = self._failures
-        with self._lock:
-            if self._prepared:
-                return
-            if self._failures != asked_after:
-                raise StoreUnavailable("PostgreSQL could not be opened")
-            try:
-                self._tell(postgres_schema.prepare(self._options, "store", postgres_schema.STORE))
-            except StoreUnavailable:
-                self._failures += 1
-                raise
-            self._prepared = True
-
-    def _tell(self, durability: Durability) -> None:
-        """Take over what a new connection says of its server."""
-        self._durability = durability
-
-    def _forsake(self) -> None:
-        """Forget a parent's connections without closing them: closing would end the parent's sessions."""
-        _inherited.append((self._threads, [*self._loops.values()]))
-        self._begin()
+    def _new_side(self) -> LoopSide:
+        return _Loop(self._options, self._tell, self._prepared)
 
 
-class _Loop:
-    """The connections of one event loop, and the loads that its tasks have asked for."""
+class _Loop(LoopSide):
+    """The connections of one event loop, and what its tasks have asked for in this tick."""
 
-    def __init__(self, options: Options, told: Callable[[Durability], None], prepare: Callable[[], None]) -> None:
-        from coatcheck.stores.postgres_pool import LoopPool
+    def __init__(
+        self, options: Options, told: Callable[[Durability], None], prepared: Callable[[], Future[None]]
+    ) -> None:
+        super().__init__(options, told, prepared)
+        self.loads = Coalescer(self._load_all)
+        self.writes: dict[_Write, Coalescer[Row, bool]] = {
+            write: Coalescer(partial(self._write_all, write)) for write in (_REPLACE, _TOUCH)
+        }
+        self._timeout = options.timeout
 
-        self.ready = False
-        self.pool = LoopPool(options, told)
-        self.loads = Coalescer(self._fetch)
-        self._prepare = prepare
-        self._opening: asyncio.Task[None] | None = None
+    async def close(self) -> None:
+        """Finish what was asked for, and close the connections."""
+        for coalescer in self.writes.values():
+            await coalescer.settled()
+        await super().close()
 
-    async def open(self) -> None:
-        """Prepare the schema in a thread, and begin to connect; all who come meanwhile share the outcome."""
-        if self._opening is None:
-            self._opening = asyncio.ensure_future(self._open())
-        await asyncio.shield(self._opening)
+    async def _load_all(self, ids: Sequence[bytes]) -> builtins.list[Row | Exception | None]:
+        wanted = builtins.list(set(ids))
+        one = len(wanted) == 1  # a fifth cheaper than an array of one
+        query, value = (_LOAD, wanted[0]) if one else (_LOAD_MANY, wanted)
+        found = {row[5]: row for row in (await self.pool.answer(query, (value,), again=True)).rows}
+        return [found.get(id) for id in ids]
 
-    async def _open(self) -> None:
+    async def _write_all(self, write: _Write, rows: Sequence[Row]) -> Sequence[bool | Exception]:
+        """Write rows in one transaction; if one of them is why nothing was written, write each by itself."""
+        deadline = monotonic() + self._timeout
+        if len(rows) == 1:
+            return [await self._write_one(write, rows[0], deadline)]
         try:
-            await asyncio.to_thread(self._prepare)
-            await self.pool.open()
-            self.ready = True
-        finally:
-            self._opening = None
+            return await self._write_together(write, rows, deadline)
+        except StoreUnavailable as error:
+            if not self.pool.undone(error):
+                raise
+        return await asyncio.gather(*(self._write_one(write, row, deadline) for row in rows))
 
-    async def _fetch(self, ids: Sequence[bytes]) -> dict[bytes, tuple[Any, ...]]:
-        one = len(ids) == 1  # a fifth cheaper than an array of one
-        query, value = (_LOAD, ids[0]) if one else (_LOAD_MANY, builtins.list(ids))
-        return {row[5]: row for row in (await self.pool.answer(query, (value,), again=True)).rows}
+    async def _write_one(self, write: _Write, row: Row, deadline: float) -> bool | Exception:
+        try:
+            return (await self.pool.answer(write.one, row, deadline=deadline)).affected == 1
+        except StoreUnavailable as error:
+            return error
 
-
-_inherited: list[object] = []
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+    async def _write_together(self, write: _Write, rows: Sequence[Row], deadline: float) -> Sequence[bool]:
+        places = sorted(range(len(rows)), key=lambda place: rows[place][0])  # by id: see above, "no deadlocks"
+        columns = [builtins.list(column) for column in zip(*(rows[place] for place in places), strict=True)]
+        patience = f"{max(1, round(self._timeout * 1000 * _PATIENCE))}ms"
+        [[done]] = (await self.pool.answer(write.all, (*columns, patience), deadline=deadline)).rows
+        return [was_done for _, was_done in sorted(zip(places, done, strict=True))]
 
 
 def _storable(subject: str | None) -> bool:

@@ -36,6 +36,8 @@ T = TypeVar("T")
 Row = tuple[Any, ...]
 
 _OLDEST = 140_000
+# Data that cannot be taken, a constraint, a deadlock, a lock that was waited for too long ("PostgreSQL Error Codes").
+_OF_ONE_ROW = ("22", "23", "40P01", "55P03")
 CONNECT = 2.0  # seconds; libpq takes no less
 _DEFAULTS: Final = {
     "application_name": "coatcheck",
@@ -265,9 +267,22 @@ class LoopPool:
         """Close all connections, and end the pool's tasks."""
         await self._pool.close()
 
-    async def answer(self, query: LiteralString, values: Sequence[Any], *, again: bool = False) -> Answer:
-        """Run one statement; see `ThreadPool.answer`."""
-        deadline = monotonic() + self._options.timeout
+    async def answer(
+        self, query: LiteralString, values: Sequence[Any], *, again: bool = False, deadline: float | None = None
+    ) -> Answer:
+        """Run one statement; see `ThreadPool.answer`.
+
+        Args:
+            query: see there.
+            values: see there.
+            again: see there.
+            deadline: until when it is waited for, by the monotonic clock; by default as long as the options say.
+
+        Raises:
+            StoreUnavailable: see there.
+        """
+        if deadline is None:
+            deadline = monotonic() + self._options.timeout
         try:
             while True:
                 connection = await self._take(deadline)
@@ -278,6 +293,13 @@ class LoopPool:
                         raise
         except psycopg.Error as error:
             raise unavailable(error) from error
+
+    @staticmethod
+    def undone(error: StoreUnavailable) -> bool:
+        """Say whether nothing was done because of one of the rows: its data, or somebody who holds it."""
+        cause = error.__cause__
+        state = cause.sqlstate if isinstance(cause, psycopg.Error) else None
+        return isinstance(cause, psycopg.DataError) or (state is not None and state.startswith(_OF_ONE_ROW))
 
     async def _take(self, deadline: float) -> AsyncConnection:
         while True:

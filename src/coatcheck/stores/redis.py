@@ -37,108 +37,37 @@ C kept unless `wait_replicas` holds the answer to each of them back: only then i
 from __future__ import annotations
 
 import builtins
-import re
-from collections.abc import Coroutine, Sequence
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from coatcheck.core import base64url
 from coatcheck.core.record import Record
-from coatcheck.errors import ConfigurationError, StoreUnavailable
-from coatcheck.store import Durability
+from coatcheck.errors import StoreUnavailable
+from coatcheck.store import Page
 from coatcheck.stores import redis_scripts as scripts
+from coatcheck.stores import redis_walk
 from coatcheck.stores.encoding import id_octets
 from coatcheck.stores.merging import CUTOFF_MEMORY
+from coatcheck.stores.redis_place import RedisPlace
 from coatcheck.stores.redis_scripts import Call
-from coatcheck.stores.redis_url import Address, Target, parse, read_options
+from coatcheck.stores.redis_url import Address
 
 if TYPE_CHECKING:
-    from coatcheck.stores.redis_connections import Here
     from coatcheck.stores.redis_wire import Reply
 
-T = TypeVar("T")
-
-_PREFIX = re.compile(r"[A-Za-z0-9_.-]{1,32}")
+_INDEX_FIRST = 2  # what REPLACE answers when a record may live longer than its index knows
 _ALWAYS = 2**53  # later than any cut-off
 _CHUNK = 500
 _MOST_ROUNDS = 1000
 _SLACK = 60_000  # ms by which a server's clock may be behind before `sweep` does the server's work
 
 
-class RedisStore:
+class RedisStore(RedisPlace):
     """A store on Redis (6.2 or later) or Valkey (8 or later).
 
-    Args:
-        target: where the servers are; `from_url` reads it from a URL.
-        allow_volatile: put up with servers that lose what they have acknowledged, so that ended sessions come back.
-        wait_replicas: how many replicas must have a write, touches excepted, before it is acknowledged (WAIT).
-        prefix: leads every key.
-        pool_size: how many connections a process opens to each server; whoever comes when all are in use waits.
-        timeout: how long a call may take, waiting for a connection included; without an event loop, how long each
-            answer may take.
-        ca_file: the certificates that are trusted over TLS; those of the system by default.
-
-    Raises:
-        ConfigurationError: one of them cannot be, or redis-py is not installed.
+    Its arguments, and `from_url`, `durability`, `open` and `close`, are those of `RedisPlace`.
     """
-
-    def __init__(
-        self,
-        target: Target,
-        *,
-        allow_volatile: bool = False,
-        wait_replicas: int = 0,
-        prefix: str = "coatcheck",
-        pool_size: int = 16,
-        timeout: timedelta = timedelta(seconds=1),
-        ca_file: str | None = None,
-    ) -> None:
-        try:
-            from coatcheck.stores import redis_connections, redis_durability
-        except ImportError:
-            raise ConfigurationError('a Redis store needs redis-py: pip install "coatcheck[redis]"') from None
-
-        if not _PREFIX.fullmatch(prefix):
-            raise ConfigurationError("prefix is 1 to 32 letters, digits, dots, dashes and underscores")
-        if pool_size < 1 or wait_replicas < 0 or not timedelta(0) < timeout <= timedelta(minutes=1):
-            raise ConfigurationError("pool_size is 1 or more, wait_replicas 0 or more, timeout up to a minute")
-        arguments = {"ssl_ca_certs": ca_file} if ca_file else {}
-        self._connections = redis_connections.Connections(target, arguments, pool_size, timeout.total_seconds())
-        self._inspect = redis_durability.inspect
-        self._allow_volatile, self._replicas, self._prefix = allow_volatile, wait_replicas, prefix.encode()
-        self._durability: Durability | None = None
-
-    @classmethod
-    def from_url(cls, url: str, **options: Any) -> RedisStore:
-        """Return the store that a URL names; it is not opened yet.
-
-        Args:
-            url: see `coatcheck.stores.redis_url`. Behind a question mark may stand options, `timeout` in seconds.
-            options: arguments of the class; they go before those of the URL.
-
-        Raises:
-            ConfigurationError: it names none. No message repeats more of it than the scheme.
-        """
-        target, written = parse(url)
-        return cls(target, **{**read_options(written), **options})
-
-    @property
-    def durability(self) -> Durability:
-        """What an acknowledged write survives: what the servers said when it was opened, "volatile" before."""
-        return self._durability or "volatile"
-
-    async def open(self) -> None:
-        """Ask the servers how safe they are; see `Store.open`.
-
-        Raises:
-            ConfigurationError: they are too old, or keep no log, which was not allowed.
-        """
-        if self._durability is None:
-            await self._here().drive.finish(self._open())
-
-    async def close(self) -> None:
-        """Close the connections of this event loop, or those that are used without one; see `Store.close`."""
-        await self._connections.close()
 
     async def create(self, record: Record) -> bool:
         """Store a new record; see `Store.create`."""
@@ -146,15 +75,20 @@ class RedisStore:
         value = scripts.write(record, octets) if octets is not None else None
         if octets is None or value is None:
             return False
-        return bool(await self._do(self._create(record, octets, value)))
+        await self.open()
+        if record.subject is None:
+            return await self._created(record, value)
+        index, cutoff = self._index(record.subject), self._cutoff(record.subject)
+        entry = (octets, scripts.bound(record), record.created_at)
+        entered = self._ask(index, scripts.call(scripts.ENTER, (index, cutoff), *entry), self._wait)
+        return await self._do(self._create(record, value, entered))
 
     async def load(self, id: str) -> Record | None:
         """Return a record, or None; see `Store.load`. The loads of one tick of an event loop are one command."""
         octets = id_octets(id)
         if octets is None:
             return None
-        if self._durability is None:
-            await self.open()
+        await self.open()
         return scripts.read(id, octets, await self._here().load(self._key(id)))
 
     async def replace(self, record: Record) -> bool:
@@ -163,13 +97,19 @@ class RedisStore:
         value = scripts.write(record, octets) if octets is not None else None
         if octets is None or value is None:
             return False
-        return await self._do(self._replace(record, octets, value))
+        await self.open()
+        replaced = self._ask(*self._replacing(record, value, "0"), self._wait)
+        if record.successor is not None:
+            return await self._do(self._supersede(record, octets, value, replaced))
+        done: int = await replaced
+        return done == 1 or (done == _INDEX_FIRST and await self._do(self._lengthen(record, octets, value)))
 
     async def touch(self, id: str, seen_at: int, expires_at: int) -> None:
         """Move times forward; see `Store.touch`."""
         if id_octets(id) is not None:
+            await self.open()
             key = self._key(id)
-            await self._do(self._ask(key, scripts.call(scripts.TOUCH, (key,), seen_at, expires_at)))
+            await self._ask(key, scripts.call(scripts.TOUCH, (key,), seen_at, expires_at))
 
     async def delete(self, id: str) -> Record | None:
         """Remove and return a record; a damaged one is removed too, but not returned; see `Store.delete`.
@@ -179,7 +119,13 @@ class RedisStore:
                 removed, but not yet on as many replicas as were asked for.
         """
         octets = id_octets(id)
-        return await self._do(self._delete(id, octets)) if octets is not None else None
+        if octets is None:
+            return None
+        await self.open()
+        key = self._key(id)
+        return await self._do(
+            self._delete(id, octets, self._ask(key, scripts.call(scripts.DELETE, (key,)), self._wait))
+        )
 
     async def list(self, subject: str) -> builtins.list[Record]:
         """Return a subject's records; see `Store.list`.
@@ -198,47 +144,55 @@ class RedisStore:
         """Remove expired records if a server's clock is far behind; else it does so by itself; see `Store.sweep`."""
         return await self._do(self._sweep(now), limited=False)
 
+    async def walk(self) -> AsyncIterator[Page]:
+        """Yield every record; see `Walkable.walk`, and `coatcheck.stores.redis_walk` on a Cluster whose slots move."""
+        await self.open()
+        async for page in redis_walk.walk(self._here(), self._prefix):
+            yield page
+
+    async def size(self) -> int:
+        """Return about how many records there are; see `Walkable.size`."""
+        await self.open()
+        return await redis_walk.size(self._here(), self._prefix)
+
     # -- steps -------------------------------------------------------------------------------------------------
 
-    async def _open(self) -> None:
-        here = self._here()
-        async with here.opening:
-            if self._durability is None:
-                await here.link.teach()
-                allowed, replicas = self._allow_volatile, self._replicas
-                self._durability = await self._inspect(here.link, allow_volatile=allowed, replicas=replicas)
+    # The caller asks for the first step of a write, in its own tick; a task does the others, whoever stops waiting.
 
-    async def _create(self, record: Record, octets: bytes, value: bytes) -> bool:
-        if record.subject is not None:
-            index, cutoff = self._index(record.subject), self._cutoff(record.subject)
-            entry = (octets, scripts.bound(record), record.created_at)
-            if not await self._ask(index, scripts.call(scripts.ENTER, (index, cutoff), *entry), self._replicas):
-                return False
+    async def _create(self, record: Record, value: bytes, entered: Awaitable[Reply]) -> bool:
+        return bool(await entered) and await self._created(record, value)
+
+    async def _created(self, record: Record, value: bytes) -> bool:
         key = self._key(record.id)
         command = scripts.call(scripts.CREATE, (key,), value, scripts.expiry(record))
-        return bool(await self._ask(key, command, self._replicas))
+        return bool(await self._ask(key, command, self._wait))
 
-    async def _replace(self, record: Record, octets: bytes, value: bytes) -> bool:
-        key = self._key(record.id)
-        done = await self._ask(key, scripts.call(scripts.REPLACE, (key,), value, "0"), self._replicas)
-        if done == 2 and record.subject is not None:  # it is stored, so no cut-off forbids it
-            index, cutoff = self._index(record.subject), self._cutoff(record.subject)
-            entry = (octets, scripts.bound(record), _ALWAYS)
-            await self._ask(index, scripts.call(scripts.ENTER, (index, cutoff), *entry), self._replicas)
-        if done == 2:
-            done = await self._ask(key, scripts.call(scripts.REPLACE, (key,), value, "1"), self._replicas)
-        if done == 1 and record.successor is not None and record.subject is not None:
+    async def _supersede(self, record: Record, octets: bytes, value: bytes, replaced: Awaitable[Reply]) -> bool:
+        done = await replaced
+        if not (done == 1 or (done == _INDEX_FIRST and await self._lengthen(record, octets, value))):
+            return False
+        if record.subject is not None:
             # The index may forget a stump sooner; that it does not hear of this is no failure.
             index = self._index(record.subject)
-            await self._here().link.send([Call(index, ("ZADD", index, "XX", "LT", scripts.bound(record), octets))])
+            with suppress(StoreUnavailable):
+                await self._ask(index, ("ZADD", index, "XX", "LT", scripts.bound(record), octets))
+        return True
+
+    async def _lengthen(self, record: Record, octets: bytes, value: bytes) -> bool:
+        """Replace a record by one that may live longer than its index knows; it is stored, so no cut-off forbids it."""
+        if record.subject is not None:
+            index, cutoff = self._index(record.subject), self._cutoff(record.subject)
+            entry = (octets, scripts.bound(record), _ALWAYS)
+            await self._ask(index, scripts.call(scripts.ENTER, (index, cutoff), *entry), self._wait)
+        done = await self._ask(*self._replacing(record, value, "1"), self._wait)
         return bool(done == 1)
 
-    async def _delete(self, id: str, octets: bytes) -> Record | None:
-        key = self._key(id)
-        removed = scripts.read(id, octets, await self._ask(key, scripts.call(scripts.DELETE, (key,)), self._replicas))
+    async def _delete(self, id: str, octets: bytes, deleted: Awaitable[Reply]) -> Record | None:
+        removed = scripts.read(id, octets, await deleted)
         if removed is not None and removed.subject is not None:
             index = self._index(removed.subject)
-            await self._here().link.send([Call(index, ("ZREM", index, octets))])  # a hint that stays is no failure
+            with suppress(StoreUnavailable):  # a hint that stays is no failure
+                await self._ask(index, ("ZREM", index, octets))
         return removed
 
     async def _list(self, subject: str) -> builtins.list[Record]:
@@ -262,7 +216,7 @@ class RedisStore:
         buried: Sequence[bytes] = ()
         for _ in range(_MOST_ROUNDS):
             command = scripts.call(scripts.REVOKE, (index, cutoff), before, kept, _CHUNK, *buried)
-            buried = await self._in_time(self._ask(index, command, self._replicas))
+            buried = await self._in_time(self._ask(index, command, self._wait))
             if not buried:
                 return ended
             ended += await self._in_time(self._bury(subject, buried))
@@ -281,7 +235,7 @@ class RedisStore:
     ) -> dict[str, tuple[int, bytes | None]]:
         calls = [Call(key, scripts.call(scripts.BURY, (key,), owner, whatever)) for key in map(self._key, ids)]
         answers: dict[str, tuple[int, bytes | None]] = {}
-        for id, reply in zip(ids, await self._here().link.send(calls, replicas=self._replicas), strict=True):
+        for id, reply in zip(ids, await self._here().link.send(calls, wait=self._wait), strict=True):
             if isinstance(reply, StoreUnavailable):
                 raise reply
             answers[id] = (reply[0], reply[1])
@@ -293,13 +247,8 @@ class RedisStore:
             seconds, _ = await self._in_time(self._ask_server(address, ("TIME",)))
             if int(seconds) * 1000 >= now - _SLACK:
                 continue
-            cursor = b"0"
-            while True:
-                command = ("SCAN", cursor, "MATCH", self._prefix + b":*", "COUNT", _CHUNK)
-                cursor, keys = await self._in_time(self._ask_server(address, command))
+            async for keys in redis_walk.scan(self._here(), address, self._prefix):
                 removed += await self._in_time(self._sweep_some(keys, now))
-                if cursor == b"0":
-                    break
         return removed
 
     async def _sweep_some(self, keys: Sequence[bytes], now: int) -> int:
@@ -312,30 +261,15 @@ class RedisStore:
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    async def _do(self, steps: Coroutine[Any, Any, T], *, limited: bool = True) -> T:
-        """Finish the steps of one call, whoever stops waiting for them."""
-        try:
-            if self._durability is None:
-                await self.open()
-        except BaseException:
-            steps.close()
-            raise
-        return await self._here().drive.finish(steps, limited=limited)
-
-    async def _in_time(self, step: Coroutine[Any, Any, T]) -> T:
-        return await self._here().drive.in_time(step)
-
-    async def _ask(self, key: bytes, command: scripts.Command, replicas: int = 0) -> Reply:
-        return await self._here().link.ask(Call(key, command), replicas=replicas)
-
     async def _ask_server(self, address: Address, command: scripts.Command) -> Reply:
         reply = await self._here().link.ask_server(address, command)
         if isinstance(reply, Exception):
             raise StoreUnavailable("the Redis server refuses to be swept") from reply
         return reply
 
-    def _here(self) -> Here:
-        return self._connections.here()
+    def _replacing(self, record: Record, value: bytes, indexed: str) -> Call:
+        key = self._key(record.id)
+        return Call(key, scripts.call(scripts.REPLACE, (key,), value, indexed))
 
     def _key(self, id: str) -> bytes:
         return b"%b:%b" % (self._prefix, id.encode())

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Sequence
+from functools import partial
+from typing import Any, Final
 
-from coatcheck.stores.coalesce import Coalescer
 from coatcheck.stores.redis_link import RedisLink
 from coatcheck.stores.redis_scripts import Call
 from coatcheck.stores.redis_url import Target
-from coatcheck.stores.redis_wire import Drive, LoopDrive, ThreadDrive
+from coatcheck.stores.redis_waiting import Wait
+from coatcheck.stores.redis_wire import Ask, Drive, LoopDrive, Reply, ThreadDrive
 
 _CHUNK = 500
 
@@ -22,16 +23,20 @@ class Here:
     def __init__(self, drive: Drive, link: RedisLink) -> None:
         self.drive, self.link = drive, link
         self.opening = drive.gate(1)
-        self._coalescer: Coalescer[bytes, bytes] = Coalescer(self._fetch_in_time)
+        self.load: Final = drive.together(self._load_all)
+        """Returns what is stored under a key, fetched together with what else is asked for in this tick."""
+        self._asks: dict[Wait | None, Ask[Call, Reply]] = {}
 
-    async def load(self, key: bytes) -> bytes | None:
-        """Return what is stored under a key, fetched together with what else is asked for in this tick."""
-        if _running_loop() is not None:
-            return await self._coalescer.load(key)
-        [value] = (await self.fetch([key])).values()
-        if isinstance(value, Exception):
-            raise value
-        return value
+    def ask(self, call: Call, wait: Wait | None = None) -> Awaitable[Reply]:
+        """Send a call, together with those of this tick that wait for the same; its answer is awaited.
+
+        Whoever stops awaiting it stops nothing: what was asked is carried out. It raises StoreUnavailable if the call
+        was not answered, or not in time.
+        """
+        ask = self._asks.get(wait)
+        if ask is None:
+            ask = self._asks[wait] = self.drive.together(partial(self.link.send, wait=wait))
+        return ask(call)
 
     async def fetch(self, keys: Sequence[bytes]) -> dict[bytes, bytes | Exception | None]:
         """Return what is stored under each of the keys."""
@@ -50,9 +55,9 @@ class Here:
         await self.drive.settled()
         await self.link.close()
 
-    async def _fetch_in_time(self, keys: Sequence[bytes]) -> dict[bytes, bytes | Exception]:
-        found = await self.drive.in_time(self.fetch(keys))
-        return {key: value for key, value in found.items() if value is not None}
+    async def _load_all(self, keys: Sequence[bytes]) -> list[bytes | Exception | None]:
+        found = await self.fetch(list(dict.fromkeys(keys)))
+        return [found[key] for key in keys]
 
 
 class Connections:

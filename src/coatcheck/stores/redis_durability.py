@@ -12,6 +12,7 @@ from coatcheck.errors import ConfigurationError
 from coatcheck.store import Durability
 from coatcheck.stores.redis_link import RedisLink
 from coatcheck.stores.redis_url import Address
+from coatcheck.stores.redis_waiting import Wait
 
 _log = logging.getLogger("coatcheck")
 
@@ -20,16 +21,21 @@ _LEVELS: Final[tuple[Durability, ...]] = ("volatile", "crash-safe", "power-safe"
 _REMEDY: Final = "turn on appendonly, or say allow_volatile=True if sessions may come back after they were ended"
 
 
-async def inspect(link: RedisLink, *, allow_volatile: bool, replicas: int) -> Durability:
+async def inspect(link: RedisLink, *, allow_volatile: bool, wait: Wait | None) -> Durability:
     """Return what a write survives on the weakest of the servers.
 
     Raises:
-        ConfigurationError: a server is too old, or forgets what it acknowledged, and that was not allowed.
+        ConfigurationError: a server is too old, forgets what it acknowledged, and that was not allowed, or cannot wait
+            for what it should.
         StoreUnavailable: a server cannot be asked.
     """
-    levels = [await _level(link, address, allow_volatile=allow_volatile) for address in await link.primaries()]
+    levels: list[Durability] = []
+    for address in await link.primaries():
+        levels.append(await _level(link, address, allow_volatile=allow_volatile))
+        if wait is not None and wait.until == "synced":
+            await _require_syncing(link, address, levels[-1])
     level = _LEVELS[min(_LEVELS.index(each) for each in levels)]
-    return "failover-safe" if replicas and level != "volatile" else level
+    return "failover-safe" if wait is not None and level != "volatile" else level
 
 
 async def _level(link: RedisLink, address: Address, *, allow_volatile: bool) -> Durability:
@@ -46,6 +52,21 @@ async def _level(link: RedisLink, address: Address, *, allow_volatile: bool) -> 
     if "appendfsync" not in settings:
         _log.warning("the Redis server does not say how its log is synced: appendfsync everysec is assumed")
     return "power-safe" if settings.get("appendfsync") == "always" else "crash-safe"
+
+
+async def _require_syncing(link: RedisLink, address: Address, level: Durability) -> None:
+    """Refuse a server that cannot say what is synced.
+
+    With `appendfsync everysec` Redis 7.4.0 and Valkey, up to 9.1 at least, say so as soon as they have been asked.
+    """
+    said = await link.ask_server(address, ("WAITAOF", 1, 0, 1))
+    if isinstance(said, ResponseError):
+        words = f"wait_until=synced needs WAITAOF, of Redis 7.2 or Valkey, and appendonly yes: {str(said)[:100]}"
+        raise ConfigurationError(words)
+    if level != "power-safe":
+        raise ConfigurationError(
+            "wait_until=synced needs a log that is surely synced: appendfsync always, by CONFIG GET"
+        )
 
 
 def _problem(info: dict[str, str], settings: dict[str, str]) -> str:

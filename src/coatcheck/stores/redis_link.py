@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -20,7 +20,8 @@ from redis.exceptions import (
 from coatcheck.errors import StoreUnavailable
 from coatcheck.stores.redis_scripts import SOURCES, Call, Command
 from coatcheck.stores.redis_url import Address, Target
-from coatcheck.stores.redis_wire import FAILURES, Drive, Pool, Reply
+from coatcheck.stores.redis_waiting import Wait
+from coatcheck.stores.redis_wire import FAILURES, Drive, Pool, Reply, Wire
 
 _MOST_ROUNDS = 6
 _ELSEWHERE = (MovedError, ReadOnlyError, ClusterDownError)
@@ -86,7 +87,7 @@ class Sentinels:
         self._primary = None
 
     async def _look_up(self, exchange: Exchange) -> Address:
-        for sentinel in self._sentinels:
+        for sentinel in _in_turn(self._sentinels):
             try:
                 [found] = await exchange(sentinel, [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)])
             except (*FAILURES, StoreUnavailable):
@@ -101,8 +102,8 @@ class Cluster:
     """The servers of a Cluster say which slots each of them holds."""
 
     def __init__(self, seeds: Sequence[Address], one: Gate) -> None:
-        self._seeds, self._one = list(seeds), one
-        self._known: list[Address] = []
+        self._seeds, self._one = seeds, one
+        self._servers = list(seeds)
         self._slots: list[Address | None] | None = None
 
     async def primaries(self, exchange: Exchange) -> Sequence[Address]:
@@ -128,14 +129,14 @@ class Cluster:
             return self._slots or await self._look_up(exchange)
 
     async def _look_up(self, exchange: Exchange) -> list[Address | None]:
-        for server in [*self._known, *self._seeds]:
+        for server in _in_turn(self._servers):
             try:
                 [ranges] = await exchange(server, [("CLUSTER", "SLOTS")])
             except (*FAILURES, StoreUnavailable):
                 continue
             if ranges and not isinstance(ranges, ResponseError):
                 slots = _slot_table(ranges, server[0])
-                self._known = sorted({address for address in slots if address is not None})
+                self._servers = _merged(self._servers, {*self._seeds, *filter(None, slots)})
                 self._slots = slots
                 return slots
         raise StoreUnavailable("no server of the Cluster can be asked for its slots")
@@ -159,18 +160,18 @@ class RedisLink:
         self._places = _places(target, drive.gate(1))
         self.clustered = target.kind == "cluster"
 
-    async def send(self, calls: Sequence[Call], *, replicas: int = 0) -> list[Reply | StoreUnavailable]:
+    async def send(self, calls: Sequence[Call], *, wait: Wait | None = None) -> list[Reply | StoreUnavailable]:
         """Return what each call was answered, or why it was not; whatever reached a server is not sent twice.
 
         Args:
             calls: each goes to its key's server; those of one server go together, in their order.
-            replicas: how many replicas must have what was written, or it counts as not answered.
+            wait: which replicas must have what was written, or it counts as not answered.
         """
         commands = [call.command for call in calls]
         replies: list[Reply] = [None] * len(calls)
         pending = list(range(len(calls)))
         for _ in range(_MOST_ROUNDS):
-            await self._round(calls, commands, replies, pending, replicas)
+            await self._round(calls, commands, replies, pending, wait)
             pending = [number for number in pending if isinstance(replies[number], _NOT_DONE)]
             if not pending:
                 return [_no_error(reply) for reply in replies]
@@ -181,13 +182,13 @@ class RedisLink:
                     self._places.forget()
         return [_no_error(reply) for reply in replies]
 
-    async def ask(self, call: Call, *, replicas: int = 0) -> Reply:
+    async def ask(self, call: Call, *, wait: Wait | None = None) -> Reply:
         """Return what one call was answered.
 
         Raises:
             StoreUnavailable: it was not.
         """
-        [reply] = await self.send([call], replicas=replicas)
+        [reply] = await self.send([call], wait=wait)
         if isinstance(reply, StoreUnavailable):
             raise reply
         return reply
@@ -208,6 +209,24 @@ class RedisLink:
         """
         [reply] = await self._exchange(address, [command])
         return reply
+
+    async def wire_to(self, key: bytes, said: Reply = None) -> Wire:
+        """Return a connection of its own to the server that holds a key; whoever asks for it drops it.
+
+        Args:
+            key: says which server.
+            said: what a server has said instead of an answer: if that was ASK, it says which.
+
+        Raises:
+            StoreUnavailable: nobody says which it is.
+        """
+        if isinstance(said, _ELSEWHERE):
+            self._places.forget()
+        return self._wire(_redirected(said) or await self._places.home(key, self._exchange))
+
+    def forget(self) -> None:
+        """Look up anew which servers hold what: one of them has not answered."""
+        self._places.forget()
 
     async def teach(self) -> None:
         """Tell the servers the scripts, so that the first calls need not; whoever has forgotten one is told again.
@@ -230,7 +249,7 @@ class RedisLink:
         commands: Sequence[Command],
         replies: list[Reply],
         pending: Sequence[int],
-        replicas: int,
+        wait: Wait | None,
     ) -> None:
         """Send what is pending, and put the answers where they belong."""
         by_server: dict[Address, list[int]] = {}
@@ -247,7 +266,7 @@ class RedisLink:
             asking = [isinstance(replies[number], AskError) for number in numbers]
             try:
                 answers = await self._to_server(
-                    address, [commands[n] for n in numbers], asking, replicas, calls[numbers[0]].key
+                    address, [calls[n].key for n in numbers], [commands[n] for n in numbers], asking, wait
                 )
             except StoreUnavailable as error:
                 answers = [error] * len(numbers)
@@ -257,7 +276,7 @@ class RedisLink:
         await self._drive.all(to_server(address, numbers) for address, numbers in by_server.items())
 
     async def _to_server(
-        self, address: Address, commands: list[Command], asking: list[bool], replicas: int, key: bytes
+        self, address: Address, keys: list[bytes], commands: list[Command], asking: list[bool], wait: Wait | None
     ) -> list[Reply]:
         batch: list[Command] = []
         places: list[int] = []
@@ -266,31 +285,48 @@ class RedisLink:
                 batch.append(("ASKING",))
             places.append(len(batch))
             batch.append(command)
-        if replicas:
-            # WAIT is for what its own connection wrote last, and a call that found nothing to do wrote nothing, though
-            # an earlier one may have, over another connection: what follows here lies behind all of it.
-            batch += [("SET", _mark(key), "", "PX", 1000), ("WAIT", replicas, self._patience)]
-        answers = await self._exchange(address, batch)
-        if replicas and not _reached(answers, replicas):
-            said = StoreUnavailable(f"pending: done here, but not yet on {replicas} replicas; try again")
-            return [answers[place] if isinstance(answers[place], ResponseError) else said for place in places]
+        if wait is None:
+            answers = await self._exchange(address, batch)
+            return [answers[place] for place in places]
+        answers = await self._exchange(address, *self._waiting(batch, keys[0], wait))
+        marked, waited = answers[len(batch)], answers[-1]
+        done = [n for n, place in enumerate(places) if not isinstance(answers[place], ResponseError)]
+        if isinstance(marked, ResponseError) and done:  # the first one's slot is elsewhere: no matter of the others'
+            marked, *_, waited = await self._exchange(address, *self._waiting([], keys[done[0]], wait))
+        if isinstance(marked, ResponseError) or not wait.reached(waited):
+            for n in done:
+                answers[places[n]] = StoreUnavailable(wait.pending)
         return [answers[place] for place in places]
 
-    async def _exchange(self, address: Address, commands: Sequence[Command]) -> list[Reply]:
+    def _waiting(self, batch: Sequence[Command], key: bytes, wait: Wait) -> Sequence[Sequence[Command]]:
+        """Return commands, and what waits for the replicas to have whatever was written by then.
+
+        A server waits for what the same connection wrote last, and a call that found nothing to do wrote nothing,
+        though an earlier one may have, over another connection: the mark lies behind all of it.
+        """
+        return wait.round_trips([*batch, ("SET", _mark(key), "", "PX", 1000)], self._patience)
+
+    async def _exchange(self, address: Address, *round_trips: Sequence[Command]) -> list[Reply]:
         pool = self._pools.get(address)
         if pool is None:
             pool = self._pools.setdefault(address, self._new_pool(address))
         try:
-            return await pool.exchange(commands)
+            return await pool.exchange(*round_trips)
         except FAILURES as error:
             self._places.forget()
             raise StoreUnavailable(f"the Redis server cannot answer: {type(error).__name__}") from error
+        except BaseException:  # it did not answer in time; another one may have taken its place
+            self._places.forget()
+            raise
 
     def _new_pool(self, address: Address) -> Pool:
+        return Pool(lambda: self._wire(address), self._drive.gate())
+
+    def _wire(self, address: Address) -> Wire:
         arguments, tls = self._arguments, self._target.tls
         if self._target.kind == "sentinel" and address in self._target.addresses:
             arguments = {name: value for name, value in arguments.items() if name not in {"username", "password", "db"}}
-        return Pool(lambda: self._drive.wire(address, arguments, tls=tls), self._drive.gate())
+        return self._drive.wire(address, arguments, tls=tls)
 
 
 def _places(target: Target, one: Gate) -> Places:
@@ -299,6 +335,20 @@ def _places(target: Target, one: Gate) -> Places:
     if target.kind == "sentinel":
         return Sentinels(target.addresses, target.service, one)
     return OneServer(target.addresses[0])
+
+
+def _in_turn(servers: list[Address]) -> Iterator[Address]:
+    """Yield each of them; who was asked goes to the end, so that one that hangs is not asked first again."""
+    for _ in range(len(servers)):
+        server = servers.pop(0)
+        servers.append(server)
+        yield server
+
+
+def _merged(servers: Sequence[Address], found: set[Address]) -> list[Address]:
+    """Return what was found, in the order in which it was known."""
+    known = [server for server in servers if server in found]
+    return [*known, *sorted(found.difference(known))]
 
 
 def _slot_table(ranges: list[Any], asked: str) -> list[Address | None]:
@@ -321,11 +371,6 @@ def _redirected(reply: Any) -> Address | None:
 def _mark(key: bytes) -> bytes:
     """Return a key of our own in the same slot."""
     return key + b"w" if b"{" in key else b"%b:w{%b}" % (key.partition(b":")[0], key)
-
-
-def _reached(answers: Sequence[Reply], replicas: int) -> bool:
-    marked, acknowledged = answers[-2:]
-    return not isinstance(marked, ResponseError) and isinstance(acknowledged, int) and acknowledged >= replicas
 
 
 def _no_error(reply: Reply) -> Reply | StoreUnavailable:

@@ -141,13 +141,66 @@ return 0
 """
 """cut-off; before -> how many cut-offs were removed."""
 
+# What could fail comes before what writes: ZCARD, if what lies there is no index; SET, if memory is full, unless
+# something was removed first: a script that has written may go on (P1).
+COMMIT: Final = """
+local count, expires = tonumber(ARGV[1]), ARGV[#KEYS + 1]
+redis.call('ZCARD', KEYS[1])
+for place = 2, count + 1 do
+    if (redis.call('GET', KEYS[place]) or '') ~= ARGV[place] then return 0 end
+end
+local function name(place) return string.sub(KEYS[place], #KEYS[1] + 2) end
+for place = count + 2, #KEYS do
+    if ARGV[place] == '' then
+        redis.call('DEL', KEYS[place])
+        redis.call('ZREM', KEYS[1], name(place))
+    end
+end
+for place = count + 2, #KEYS do
+    if ARGV[place] ~= '' and expires == '' then
+        redis.call('SET', KEYS[place], ARGV[place])
+        redis.call('ZADD', KEYS[1], 0, name(place))
+    elseif ARGV[place] ~= '' then
+        redis.call('SET', KEYS[place], ARGV[place], 'PXAT', expires)
+        redis.call('ZREM', KEYS[1], name(place))
+    end
+end
+return 1
+"""
+"""index, documents read, documents written; how many are read, what was read, what is written, expiry or '' -> 1 or 0.
+
+'' stands for what is not there. The index has the names of the documents that do not expire; a document's key is the
+index's, with 'd:' and its name in place of 'i'.
+"""
+
+PUBLISH: Final = """
+local last, time = '0-0', redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if redis.call('EXISTS', KEYS[1]) == 1 then
+    local about = redis.call('XINFO', 'STREAM', KEYS[1])
+    for place = 1, #about, 2 do if about[place] == 'last-generated-id' then last = about[place + 1] end end
+    for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '(' .. last, 'COUNT', 4)) do
+        if tonumber(entry[2][2]) > now then break end
+        redis.call('XDEL', KEYS[1], entry[1])
+    end
+end
+local id = string.format('%.0f-%s', string.match(last, '%d+') + 1, ARGV[1])
+redis.call('XADD', KEYS[1], id, 'due', string.format('%.0f', now + ARGV[2]), 'body', ARGV[3])
+return id
+"""
+"""stream; tag, for how many ms it is of use, body -> the id of the new entry: the next number, and the tag.
+
+A few entries at the front that are of no use any more are dropped; the newest one stays.
+"""
+
 
 def _sha(source: str) -> bytes:
     return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest().encode()  # the name that servers give it
 
 
 SOURCES: Final = {
-    _sha(source): source.encode() for source in (CREATE, REPLACE, TOUCH, DELETE, BURY, ENTER, REVOKE, EXPIRE, FORGET)
+    _sha(source): source.encode()
+    for source in (CREATE, REPLACE, TOUCH, DELETE, BURY, ENTER, REVOKE, EXPIRE, FORGET, COMMIT, PUBLISH)
 }
 _SHAS: Final = {source.decode(): sha for sha, source in SOURCES.items()}
 

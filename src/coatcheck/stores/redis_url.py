@@ -103,6 +103,7 @@ _FLAGS: Final = {"0": False, "false": False, "1": True, "true": True}
 _READERS: Final[dict[str, Callable[[str], Any]]] = {
     "allow_volatile": _FLAGS.__getitem__,
     "wait_replicas": int,
+    "wait_until": str,
     "prefix": str,
     "pool_size": int,
     "timeout": lambda text: timedelta(seconds=float(text)),

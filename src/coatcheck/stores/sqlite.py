@@ -10,7 +10,9 @@ import builtins
 import os
 import sqlite3
 import time
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,11 +22,12 @@ from coatcheck.core import base64url
 from coatcheck.core.record import Record
 from coatcheck.errors import StoreUnavailable
 from coatcheck.run import offload, settle
-from coatcheck.store import Durability
+from coatcheck.store import Durability, Page
 from coatcheck.stores.encoding import id_octets, protect, unprotect
 from coatcheck.stores.group_commit import Weight
 from coatcheck.stores.merging import CUTOFF_MEMORY
 from coatcheck.stores.sqlite_file import Migration, SQLiteFile
+from coatcheck.stores.walking import PAGE, read_page
 
 # Measured on 400 000 records: with 500 at a time, other writers' p99 is 24 to 35 ms meanwhile; with 100 it is 7 ms.
 _CHUNK = 100
@@ -92,6 +95,12 @@ _SWEEP: Final = """
         SELECT number FROM coatcheck_record WHERE expires_at <= ? LIMIT ?
     )
 """
+# A subject that is no text any more would make an error of the whole page, so it is read as octets.
+_WALK: Final = """
+    SELECT number, id, CAST(subject AS BLOB), version, seen_at, expires_at, body FROM coatcheck_record
+    WHERE number > ? ORDER BY number LIMIT ?
+"""
+_SIZE: Final = "SELECT count(*) FROM coatcheck_record"
 _FORGET: Final = "DELETE FROM coatcheck_cutoff WHERE before < ?"
 
 
@@ -200,6 +209,24 @@ class SQLiteStore:
                 return removed
             await offload(lambda: time.sleep(_PAUSE))
 
+    async def walk(self) -> AsyncIterator[Page]:
+        """Yield every record; see `Walkable.walk`."""
+        last = 0
+        while True:
+            rows = await offload(partial(self._rows_after, last))
+            if rows:
+                yield read_page([(_name(row[1]), row) for row in rows], _walked)
+            if len(rows) < PAGE:
+                return
+            last = rows[-1][0]
+
+    def _rows_after(self, number: int) -> builtins.list[Any]:
+        return self._file.read(lambda c: c.execute(_WALK, (number, PAGE)).fetchall())
+
+    async def size(self) -> int:
+        """Return how many records there are; see `Walkable.size`."""
+        return await offload(lambda: int(self._file.read(lambda c: c.execute(_SIZE).fetchone())[0]))
+
 
 def _storable(subject: str | None) -> bool:
     """Say whether a subject is text at all: a lone surrogate is not, and nobody is called so."""
@@ -253,3 +280,16 @@ def _octets(value: Any) -> bytes:
     if type(value) is not bytes:
         raise StoreUnavailable("store damaged: a record's id")
     return value
+
+
+def _name(octets: Any) -> str:
+    return base64url.encode(octets) if type(octets) is bytes else "?"
+
+
+def _walked(id: str, row: tuple[Any, ...]) -> Record:
+    _, octets, subject, *rest = row
+    try:
+        text = None if subject is None else str(subject, "utf-8")
+    except (TypeError, UnicodeDecodeError):
+        raise StoreUnavailable("store damaged: a record's subject") from None
+    return _record(id, _octets(octets), (text, *rest))

@@ -1,20 +1,20 @@
-"""The loads of one tick are one call, and those who wait for it do not depend on each other (P4)."""
+"""What is asked in one tick is one call, and those who wait for it do not depend on each other (P4)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from coatcheck.errors import StoreUnavailable
-from coatcheck.stores.coalesce import Coalescer
+from coatcheck.stores.coalesce import MOST, Coalescer
 
 pytestmark = pytest.mark.anyio
 
 
 class Echo:
-    """Answers each key with itself in capitals, once it may."""
+    """Answers each question with itself in capitals, once it may."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
@@ -22,43 +22,55 @@ class Echo:
         self.may = asyncio.Event()
         self.error: Exception | None = None
 
-    async def __call__(self, keys: Sequence[str]) -> Mapping[str, str | Exception]:
-        self.calls.append(list(keys))
+    async def __call__(self, questions: Sequence[str]) -> Sequence[str | Exception]:
+        self.calls.append(list(questions))
         self.called.release()
         await self.may.wait()
         if self.error:
             raise self.error
-        found: dict[str, str | Exception] = {key: key.upper() for key in keys if key != "missing"}
-        return found | {key: StoreUnavailable(key) for key in keys if key == "bad"}
+        return [StoreUnavailable("bad") if question == "bad" else question.upper() for question in questions]
 
 
-async def test_one_tick_is_one_call_of_distinct_keys() -> None:
+async def test_one_tick_is_one_call_in_the_order_of_asking() -> None:
     echo = Echo()
     coalescer = Coalescer(echo)
     echo.may.set()
-    keys = ["a", "b", "a", "missing"]
-    assert await asyncio.gather(*(coalescer.load(key) for key in keys)) == ["A", "B", "A", None]
-    assert echo.calls == [["a", "b", "missing"]]
+    questions = ["b", "a", "b", "c"]
+    assert await asyncio.gather(*(coalescer.ask(question) for question in questions)) == ["B", "A", "B", "C"]
+    assert echo.calls == [questions]
+
+
+async def test_p9_a_call_has_a_bounded_number_of_questions() -> None:
+    """What is beyond does not wait for the first call either: it is asked beside it."""
+    echo = Echo()
+    coalescer = Coalescer(echo)
+    questions = [f"q{n}" for n in range(MOST + 1)]
+    asking = [coalescer.ask(question) for question in questions]
+    await echo.called.acquire()
+    await echo.called.acquire()
+    echo.may.set()
+    assert await asyncio.gather(*asking) == [question.upper() for question in questions]
+    assert echo.calls == [questions[:MOST], questions[MOST:]]
 
 
 async def test_who_asks_while_a_call_is_under_way_is_answered_by_the_next() -> None:
-    """They may have written since it began, and must read what they wrote."""
+    """They may have been answered since it began, and must read what they wrote."""
     echo = Echo()
     coalescer = Coalescer(echo)
-    first = asyncio.create_task(coalescer.load("a"))
+    first = coalescer.ask("a")
     await echo.called.acquire()
-    second = asyncio.create_task(coalescer.load("a"))
+    second = coalescer.ask("a")
     await echo.called.acquire()
     echo.may.set()
     assert [await first, await second] == ["A", "A"]
 
 
 @pytest.mark.parametrize("ticks", range(4))
-async def test_a_cancelled_request_harms_no_other(ticks: int) -> None:
-    """Whether the call has begun by then or not, and even for the same key."""
+async def test_p4_a_cancelled_request_harms_no_other(ticks: int) -> None:
+    """Whether the call has begun by then or not, it asks for all of them, and each gets their own answer."""
     echo = Echo()
     coalescer = Coalescer(echo)
-    tasks = [asyncio.create_task(coalescer.load(key)) for key in ("a", "b", "a")]
+    tasks = [coalescer.ask(question) for question in ("a", "b", "a")]
     for _ in range(ticks):
         await asyncio.sleep(0)
     tasks[0].cancel()
@@ -66,6 +78,17 @@ async def test_a_cancelled_request_harms_no_other(ticks: int) -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
     assert results[1:] == ["B", "A"]
+    assert echo.calls == [["a", "b", "a"]]
+
+
+async def test_a_call_is_finished_though_nobody_waits_for_it() -> None:
+    """A write that was asked for is carried out; `settled` waits for it."""
+    echo = Echo()
+    coalescer = Coalescer(echo)
+    coalescer.ask("a").cancel()
+    echo.may.set()
+    await coalescer.settled()
+    assert echo.calls == [["a"]]
 
 
 async def test_an_error_reaches_all_who_wait_and_the_next_call_begins_anew() -> None:
@@ -73,16 +96,24 @@ async def test_an_error_reaches_all_who_wait_and_the_next_call_begins_anew() -> 
     coalescer = Coalescer(echo)
     echo.may.set()
     echo.error = StoreUnavailable("down")
-    results = await asyncio.gather(*(coalescer.load(key) for key in "abc"), return_exceptions=True)
+    results = await asyncio.gather(*(coalescer.ask(question) for question in "abc"), return_exceptions=True)
     assert results == [echo.error] * 3
     echo.error = None
-    assert await coalescer.load("a") == "A"
+    assert await coalescer.ask("a") == "A"
 
 
-async def test_an_error_of_one_key_reaches_those_who_wait_for_it() -> None:
+async def test_an_answer_that_is_an_error_is_raised_to_the_one_who_asked() -> None:
     echo = Echo()
     coalescer = Coalescer(echo)
     echo.may.set()
-    good, bad = await asyncio.gather(coalescer.load("a"), coalescer.load("bad"), return_exceptions=True)
+    good, bad = await asyncio.gather(coalescer.ask("a"), coalescer.ask("bad"), return_exceptions=True)
     assert good == "A"
     assert isinstance(bad, StoreUnavailable)
+
+
+async def test_a_missing_answer_is_an_error_and_no_endless_wait() -> None:
+    async def none(_questions: Sequence[str]) -> Sequence[str]:
+        return []
+
+    with pytest.raises(ValueError, match="shorter"):
+        await Coalescer(none).ask("a")

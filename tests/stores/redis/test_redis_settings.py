@@ -67,6 +67,8 @@ def test_a_url_names_servers(url: str, target: Target) -> None:
         "redis://:hunter2@host?timeout=nan",
         "redis://:hunter2@host?timeout=1e99",
         "redis://:hunter2@host?wait_replicas=-1",
+        "redis://:hunter2@host?wait_replicas=1&wait_until=later",
+        "redis://:hunter2@host?wait_until=synced",
         "redis://:hunter2@host?allow_volatile=maybe",
     ],
 )
@@ -81,9 +83,12 @@ def test_a_target_shows_no_password() -> None:
 
 
 def test_options_stand_in_the_url_and_arguments_go_before_them() -> None:
-    url = "redis://host?prefix=shop&wait_replicas=2&timeout=0.5&pool_size=3&allow_volatile=1&ca_file=%2Fca.pem"
+    url = (
+        "redis://host?prefix=shop&wait_replicas=2&wait_until=synced&timeout=0.5&pool_size=3&allow_volatile=1"
+        "&ca_file=%2Fca.pem"
+    )
     store = RedisStore.from_url(url, wait_replicas=1, timeout=timedelta(seconds=2))
-    assert (store._prefix, store._replicas, store._allow_volatile) == (b"shop", 1, True)
+    assert (store._prefix, store._wait, store._allow_volatile) == (b"shop", (1, "synced"), True)
     connections = store._connections
     assert (connections._pool_size, connections._timeout) == (3, 2.0)
     assert connections._arguments == {"ssl_ca_certs": "/ca.pem"}
