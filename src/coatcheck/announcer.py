@@ -44,16 +44,23 @@ class Announcer:
     async def publish(self, revoked: Iterable[Revoked]) -> None:
         """Make revocations known to every other process, and those that could not be told before.
 
-        A retry finds no session any more, and would tell nobody of it: so what is owed is remembered here.
+        What only a removal has found, a retry does not find again: so what could not be told is remembered here, and
+        goes out with whatever is told next.
 
         Raises:
             StoreUnavailable: the feed cannot take them.
         """
         now = self._clock()
-        self._owed = {entry for entry in (*self._owed, *revoked) if entry.until > now}
-        if entries := tuple(self._owed):
+        self._owed.difference_update([entry for entry in tuple(self._owed) if entry.until <= now])
+        entries = tuple({*self._owed, *revoked})
+        if not entries:
+            return
+        try:
             await self._feed.publish(entries, now)
-            self._owed.difference_update(entries)
+        except BaseException:
+            self._owed.update(entries)
+            raise
+        self._owed.difference_update(entries)
 
     def refuses(self, record: Record) -> bool:
         """Say whether this process has heard that the session was revoked."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from coatcheck.clock import Clock, monotonic_clock, system_clock
+from coatcheck.clock import Clock, system_clock
 from coatcheck.core.keys import Keyring
 from coatcheck.core.policy import Policy
 from coatcheck.core.revocation import NEVER, Revocations
@@ -18,16 +18,18 @@ from coatcheck.events import OnEvent, log_event
 from coatcheck.feed import Feed
 from coatcheck.feeds.local import LocalFeed
 from coatcheck.feeds.sqlite import SQLiteFeed
+from coatcheck.follower import Follower, into
 from coatcheck.sessions import Sessions
 from coatcheck.store import Store
 from coatcheck.stores.file import FileStore
 from coatcheck.stores.memory import MemoryStore
+from coatcheck.stores.postgres import PostgresStore
+from coatcheck.stores.redis import RedisStore
 from coatcheck.stores.sqlite import SQLiteStore
 from coatcheck.verifier import Verifier
 
 _log = logging.getLogger("coatcheck")
 _SWEEP_EVERY_SECONDS = 60
-_RETRY_FEED_SECONDS = 0.5
 
 
 class Coatcheck:
@@ -38,9 +40,10 @@ class Coatcheck:
         keyring: what tokens are signed with. If left out, keys are made up: tokens then die with the process.
             `coatcheck.keyfile.KeyFile` keeps a ring in a file.
         policy: lifetimes and cookie attributes.
-        feed: how revocations reach other processes. If left out, it goes where the store's records are: for SQLite and
-            file stores through an SQLite file beside them. Where none goes, as with Redis, PostgreSQL and stores that
-            are not ours, an access token is good only if its session is found in the store (`when_stale` is `ask`).
+        feed: how revocations reach other processes. If left out, it goes where the store's records are: through the
+            same Redis servers or PostgreSQL database; for SQLite and file stores through an SQLite file beside them.
+            With stores that are not ours, an access token is good only if its session is found in the store
+            (`when_stale` is `ask`).
         clock: milliseconds since the epoch.
         on_event: told of each step of a session's life; the log, if left out.
 
@@ -79,7 +82,7 @@ class Coatcheck:
         )
         self.verifier = Verifier(self.keyring, self.policy, self.revocations, clock=clock)
         self._tasks: list[asyncio.Task[None]] = []
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Open store and feed, and start to follow the feed and to sweep; calling it again does nothing.
@@ -92,9 +95,12 @@ class Coatcheck:
         """
         if self.is_open:
             return
-        async with self._opening:
-            if not self.is_open:
-                await self._open()
+        opening = self._opening
+        if opening is None or opening.done() or opening.get_loop() is not asyncio.get_running_loop():
+            self._opening = opening = asyncio.ensure_future(self._open())
+            opening.add_done_callback(_retrieved)
+        # Whoever comes meanwhile shares the outcome: one after the other would wait for ever where all attempts fail.
+        await asyncio.shield(opening)
 
     @property
     def is_open(self) -> bool:
@@ -127,39 +133,13 @@ class Coatcheck:
             await self.store.open()
             await self.feed.open()
             if self._follows:
-                await self._take_snapshot()
-                self._tasks.append(asyncio.create_task(self._follow()))
+                follower = Follower(self.feed, into(self.revocations, self.clock), self.clock)
+                await follower.take_snapshot()
+                self._tasks.append(asyncio.create_task(follower.follow()))
             self._tasks.append(asyncio.create_task(self._sweep()))
         except BaseException:
             await self.close()
             raise
-
-    async def _take_snapshot(self) -> None:
-        now = self.clock()
-        snapshot = await self.feed.snapshot(now)
-        for revoked in snapshot.revoked:
-            self.revocations.apply(revoked)
-        self.revocations.position = snapshot.position
-        self.revocations.heard_at = monotonic_clock()
-
-    async def _follow(self) -> None:
-        while True:
-            try:
-                async for batch in self.feed.follow(self.revocations.position):
-                    if batch.after != self.revocations.position:
-                        _log.warning("a gap in the feed: taking a snapshot")
-                        break
-                    for revoked in batch.revoked:
-                        self.revocations.apply(revoked)
-                    self.revocations.position = batch.position
-                    self.revocations.heard_at = monotonic_clock()
-                await self._take_snapshot()
-            except StoreUnavailable:
-                _log.warning("the feed cannot be heard; trying again")
-                await asyncio.sleep(_RETRY_FEED_SECONDS)
-            except Exception:  # noqa: BLE001 - a follower that died would leave every token refused
-                _log.exception("following the feed failed; trying again")
-                await asyncio.sleep(_RETRY_FEED_SECONDS)
 
     async def _sweep(self) -> None:
         while True:
@@ -172,6 +152,11 @@ class Coatcheck:
                 _log.exception("expired sessions not swept")
 
 
+def _retrieved(opening: asyncio.Task[None]) -> None:
+    if not opening.cancelled():
+        opening.exception()  # it is raised where it is waited for, if anybody still waits
+
+
 def _require(part: object, kind: type, otherwise: str) -> None:
     # For whoever does not check types: a KeyFile in the ring's place would be noticed at the first sign-in only.
     if part is not None and not isinstance(part, kind):
@@ -180,6 +165,14 @@ def _require(part: object, kind: type, otherwise: str) -> None:
 
 def _feed_beside(store: Store) -> Feed | None:
     """Return a feed that reaches every process that this store's records reach, or None where we have none."""
+    if isinstance(store, RedisStore):
+        from coatcheck.feeds.redis import RedisFeed
+
+        return RedisFeed(**store.made_with)
+    if isinstance(store, PostgresStore):
+        from coatcheck.feeds.postgres import PostgresFeed
+
+        return PostgresFeed(**store.made_with)
     if isinstance(store, SQLiteStore):
         return SQLiteFeed(store.path)
     if isinstance(store, FileStore):

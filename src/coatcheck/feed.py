@@ -6,7 +6,7 @@ heard, that nothing was missed in between, and how long ago it last heard.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import msgspec
@@ -18,18 +18,24 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What a follower is handed: the revocations between two positions; without any it is a heartbeat.
 
     Args:
-        after: the position that this batch continues from; one that is not the follower's own is a gap.
+        after: the position that this batch continues from; if it is not the follower's own, that is a gap, and a
+            snapshot is needed before anything else of it counts.
         position: the position that the follower has reached with it.
         revoked: the revocations in between, oldest first.
+        heard_at: when, by `monotonic_clock`, this was all that there was; the moment it is handed over, if left out.
     """
 
     after: int
     position: int
     revoked: tuple[Revoked, ...] = ()
+    heard_at: int | None = None
 
 
 class Feed(Protocol):
-    """The protocol of a feed. Every method may raise StoreUnavailable, and nothing else of its driver's."""
+    """The protocol of a feed. Every method may raise StoreUnavailable, and nothing else of its driver's.
+
+    `coatcheck.testing.FeedContract` is this text as tests.
+    """
 
     async def open(self) -> None:
         """Connect, and make the schema if it is not there; calling it again does nothing."""
@@ -40,13 +46,24 @@ class Feed(Protocol):
         ...
 
     async def publish(self, revoked: tuple[Revoked, ...], now: int) -> None:
-        """Make revocations known to every follower, durably where the feed reaches other processes."""
+        """Make revocations known to every follower, durably where the feed reaches other processes.
+
+        Args:
+            revoked: they are kept until the last of their `until` at least.
+            now: milliseconds since the epoch, by the clock that their times are of.
+        """
         ...
 
     async def snapshot(self, now: int) -> Batch:
         """Return everything that is still of use, from position 0 to the present one."""
         ...
 
-    def follow(self, position: int) -> AsyncIterator[Batch]:
-        """Yield what comes after `position`, and a heartbeat at least once a second."""
+    def follow(self, position: int) -> AsyncGenerator[Batch, None]:
+        """Yield what comes after `position`, in the order of the positions, and a heartbeat at least once a second.
+
+        Whoever stops before its end closes it (`contextlib.aclosing`): a connection may be behind it.
+
+        Args:
+            position: of the last batch that was heard, on whatever connection.
+        """
         ...

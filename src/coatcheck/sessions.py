@@ -15,12 +15,13 @@ import msgspec
 from coatcheck.announcer import Announcer
 from coatcheck.clock import Clock, system_clock
 from coatcheck.core import rotation
-from coatcheck.core.credentials import RefreshToken, SessionCookie, valid_session_id
+from coatcheck.core.credentials import RefreshToken, SessionCookie
 from coatcheck.core.keys import Keyring
 from coatcheck.core.policy import Policy, milliseconds
 from coatcheck.core.record import Device, Record, editing, require_size, require_subject, words
-from coatcheck.core.revocation import Revocations, Revoked
+from coatcheck.core.revocation import Revocations
 from coatcheck.core.session import Session
+from coatcheck.ending import STUMP_LIFETIME, Ending, stored
 from coatcheck.errors import Conflict, Reused, SessionGone, StoreUnavailable
 from coatcheck.errors import Revoked as RevokedError
 from coatcheck.events import OnEvent, log_event
@@ -31,8 +32,6 @@ from coatcheck.store import Store
 
 # A loop that loses this often is not racing, it is starving; the caller is told so instead of waiting for ever (P9).
 _MAX_ATTEMPTS = 2000
-# How long a rotated id still leads the requests that were in flight to the session's new id.
-_STUMP_LIFETIME = 10 * 60 * 1000
 
 
 class Sessions:
@@ -59,6 +58,7 @@ class Sessions:
         self.clock = clock
         self._issuer = Issuer(keyring, policy, clock)
         self._announcer = Announcer(revocations, feed, policy, clock, on_event)
+        self._ending = Ending(store, self._announcer)
 
     # -- making and finding ------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class Sessions:
             BadSignature: the secret is not that session's.
             Expired: an idle or absolute timeout has passed.
         """
-        record = await self._stored(cookie.id)
+        record = await stored(self.store, cookie.id)
         if record is not None:
             record.judge(cookie.secret, self.clock())
         return await self._session(record)
@@ -135,7 +135,7 @@ class Sessions:
         Raises:
             Revoked: there is no live one.
         """
-        record = await self._stored(session_id)
+        record = await stored(self.store, session_id)
         return await self._session(record if record is not None and record.alive(self.clock()) else None)
 
     async def list(self, subject: str) -> builtins.list[Session]:
@@ -279,22 +279,12 @@ class Sessions:
     async def revoke(self, session_id: str, *, reason: str = "signed out") -> bool:
         """End a session, and say whether there was one: cookie, access and refresh tokens die together.
 
-        This process refuses at once, whatever the store answers; once the call has returned, every process does.
+        This process refuses at once, whatever feed and store answer; once the call has returned, every process does.
 
         Raises:
             StoreUnavailable: it may not be durable; try again.
         """
-        found, revoked = False, builtins.list[Revoked]()
-        following = session_id if valid_session_id(session_id) else None
-        while following:
-            revoked.append(self._announcer.refuse_session(following))
-            removed = await self.store.delete(following)
-            following = removed.successor if removed is not None else None
-            if removed is not None and removed.successor is None:
-                found = True
-                self._announcer.tell("revoked", removed, reason)
-        await self._announcer.publish(revoked)
-        return found
+        return await self._ending.one(session_id, reason)
 
     async def supersede(self, session: Session) -> None:
         """End a session because its browser has been given another one, and remember that for a while.
@@ -302,14 +292,7 @@ class Sessions:
         A request that still comes with the old cookie is then known to be late, and gets no session of its own,
         whose cookie would undo the sign-in.
         """
-        record: Record | None = _require_record(session)
-        while record is not None and record.successor != "":
-            ended = record.superseded("", self.clock() + _STUMP_LIFETIME)
-            if record.successor is None and await self.store.replace(ended):
-                await self._announcer.publish([self._announcer.refuse_session(record.id)] if record.subject else [])
-                self._announcer.tell("revoked", record, "replaced by a sign-in")
-                return
-            record = await self._stored(record.successor or record.id)
+        await self._ending.replaced(_require_record(session), self.clock())
 
     @to_the_end
     async def revoke_all(self, subject: str, *, keep: str | None = None, reason: str = "signed out everywhere") -> int:
@@ -323,14 +306,7 @@ class Sessions:
             StoreUnavailable: it may not be durable; try again.
         """
         require_subject(subject, self.policy.client_id)
-        now = self.clock()
-        revoked = [] if keep is not None else [self._announcer.refuse_subject(subject, now)]
-        ended = await self.store.revoke_subject(subject, now, keep)
-        revoked += [self._announcer.refuse_session(session_id) for session_id in ended]
-        await self._announcer.publish(revoked)
-        for session_id in ended:
-            self._announcer.report("revoked", session_id, subject, reason)
-        return len(ended)
+        return await self._ending.every(subject, self.clock(), keep, reason)
 
     async def sweep(self) -> int:
         """Remove expired records, and return how many; the composition root calls it every minute."""
@@ -357,9 +333,9 @@ class Sessions:
 
     async def _living(self, session_id: str, subject: str | None) -> Record:
         """Return the stored record, following a rotation to the same subject's new id."""
-        record = await self._stored(session_id)
+        record = await stored(self.store, session_id)
         while record is not None and record.successor is not None and record.subject == subject:
-            record = await self._stored(record.successor)
+            record = await stored(self.store, record.successor)
         if record is None or record.subject != subject or not self._lives(record):
             raise SessionGone("the session ended while the request ran")
         return record
@@ -377,17 +353,11 @@ class Sessions:
             raise RevokedError("no live session has this id")
         return Session(record)
 
-    async def _stored(self, session_id: str) -> Record | None:
-        record = await self.store.load(session_id)
-        if record is not None and record.id != session_id:
-            raise StoreUnavailable("store damaged: a record answers to another's id")
-        return record
-
     async def _replaces(self, new: Record, old: Record) -> bool:
         """Turn `old` into a stump that leads to `new`, or take `new` back: never two that could be used."""
         won = False
         try:
-            won = await self.store.replace(old.superseded(new.id, self.clock() + _STUMP_LIFETIME))
+            won = await self.store.replace(old.superseded(new.id, self.clock() + STUMP_LIFETIME))
         finally:
             if not won:
                 await self.store.delete(new.id)

@@ -113,7 +113,18 @@ class TestRevocations:
         known = Revocations()
         known.apply(Revoked(subject="ann", before=9_000, until=10_000))
         known.apply(Revoked(subject="ann", before=5_000, until=8_000))
-        assert known.subjects == {"ann": (9_000, 10_000)}
+        with pytest.raises(RevokedError):
+            known.judge("a", "ann", 8)
+        assert known.covers("a", "ann", 8_999)
+        assert not known.covers("a", "ann", 9_000)
+
+    def test_a_session_is_covered_by_its_id_or_its_subject(self) -> None:
+        """What is asked of sessions, whose times are known to the millisecond."""
+        known = Revocations()
+        known.apply(Revoked(session_id="a", until=10))
+        assert known.covers("a", None, 0)
+        assert not known.covers("b", None, 0)
+        assert not known.covers("b", "ann", 0)
 
     def test_memory_is_bounded_by_what_is_still_of_use(self) -> None:
         """R12, P9: an entry is dropped when no token that it concerns can be alive."""

@@ -10,6 +10,7 @@ import pytest
 
 from coatcheck import Coatcheck, MemoryStore, Policy
 from coatcheck.core.record import Record
+from coatcheck.core.revocation import Revoked as Revocation
 from coatcheck.core.session import Session
 from coatcheck.errors import Reused, Revoked, SessionGone
 from coatcheck.events import Event
@@ -17,7 +18,15 @@ from coatcheck.feeds.local import LocalFeed
 from coatcheck.run import run
 from coatcheck.sessions import Sessions
 from coatcheck.testing import SettableClock
-from coatcheck.testing.races import Outcome, Race, Stepping, explore
+from coatcheck.testing.races import Outcome, Race, Stepping, explore, step
+
+
+class SteppingFeed(LocalFeed):
+    """A feed that lets the scheduler decide who goes next before it takes what is published."""
+
+    async def publish(self, revoked: tuple[Revocation, ...], now: int) -> None:
+        await step()
+        await super().publish(revoked, now)
 
 
 class World:
@@ -30,7 +39,7 @@ class World:
         self.sessions: Sessions = self.coat.sessions
         self.session = run(self.sessions.create("ann", amr=("pwd",)))
         self.beside = Coatcheck(
-            Stepping(self.plain), self.coat.keyring, feed=LocalFeed(), clock=self.clock, on_event=_ignore
+            Stepping(self.plain), self.coat.keyring, feed=SteppingFeed(), clock=self.clock, on_event=_ignore
         )
         self.racing: Sessions = self.beside.sessions
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from coatcheck.core.packed import PackedTable
 from coatcheck.errors import Revoked as RevokedError
 
 # Pruning costs a pass over the set: one pass per this many arrivals keeps it a constant cost per event.
@@ -35,28 +36,28 @@ class Revocations:
     """What this process knows to be revoked, and when it last heard from the feed.
 
     `heard_at` is in milliseconds of `monotonic_clock`; NEVER if nothing was heard yet, and None if there is no other
-    process to hear from.
+    process to hear from. A million entries take about 55 MiB, and checking a token then costs a few tenths of a
+    microsecond more than with none.
     """
 
-    __slots__ = ("_arrivals", "heard_at", "position", "sessions", "subjects")
+    __slots__ = ("_arrivals", "_sessions", "_subjects", "heard_at", "position")
 
     def __init__(self) -> None:
-        self.sessions: dict[str, int] = {}
-        self.subjects: dict[str, tuple[int, int]] = {}
+        self._sessions = PackedTable()
+        self._subjects = PackedTable()  # each with its cut-off
         self.position = 0
         self.heard_at: int | None = None
         self._arrivals = 0
 
     def __len__(self) -> int:
-        return len(self.sessions) + len(self.subjects)
+        return len(self._sessions) + len(self._subjects)
 
     def apply(self, revoked: Revoked) -> None:
         """Take a revocation in; a cut-off only ever moves forward."""
         if revoked.session_id is not None:
-            self.sessions[revoked.session_id] = max(revoked.until, self.sessions.get(revoked.session_id, 0))
+            self._sessions.put(revoked.session_id, revoked.until)
         if revoked.subject is not None:
-            before, until = self.subjects.get(revoked.subject, (0, 0))
-            self.subjects[revoked.subject] = (max(revoked.before, before), max(revoked.until, until))
+            self._subjects.put(revoked.subject, revoked.until, revoked.before)
         self._arrivals += 1
 
     def judge(self, session_id: str, subject: str, issued_at: float) -> None:
@@ -73,21 +74,22 @@ class Revocations:
         Raises:
             RevokedError: it is revoked.
         """
-        if session_id in self.sessions:
+        if self._sessions.get(session_id) is not None:
             raise RevokedError("the session has ended")
-        if self.subjects and subject in self.subjects and issued_at < self.subjects[subject][0] // 1000:
+        before = self._subjects.get(subject)
+        if before is not None and issued_at < before // 1000:
             raise RevokedError("the subject was signed out everywhere")
 
     def covers(self, session_id: str, subject: str | None, created_at: int) -> bool:
         """Say whether a session is revoked, by its id or because it was made (ms) before its subject's cut-off."""
-        if session_id in self.sessions:
+        if self._sessions.get(session_id) is not None:
             return True
-        return subject is not None and created_at < self.subjects.get(subject, (0, 0))[0]
+        return subject is not None and created_at < (self._subjects.get(subject) or 0)
 
     def prune(self, now: int) -> None:
         """Forget the entries that no living token can concern, now and then."""
         if self._arrivals < _PRUNE_EVERY:
             return
         self._arrivals = 0
-        self.sessions = {key: until for key, until in self.sessions.items() if until > now}
-        self.subjects = {key: entry for key, entry in self.subjects.items() if entry[1] > now}
+        self._sessions.forget(now)
+        self._subjects.forget(now)

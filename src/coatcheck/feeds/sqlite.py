@@ -105,12 +105,13 @@ class SQLiteFeed:
     async def snapshot(self, now: int) -> Batch:
         """Return everything that is still of use; see `Feed.snapshot`."""
 
-        def query(connection: sqlite3.Connection) -> tuple[int, list[Any]]:
+        def query(connection: sqlite3.Connection) -> tuple[int, tuple[Revoked, ...]]:
             position = _position(connection)
-            return position, connection.execute(_SNAPSHOT, (position, now)).fetchall()
+            return position, _revoked(connection.execute(_SNAPSHOT, (position, now)).fetchall())
 
-        position, rows = self._file.read(query)
-        return Batch(after=0, position=position, revoked=_revoked(rows))
+        # In a thread: a million of them take seconds, in which the event loop has others to serve.
+        position, revoked = await offload(lambda: self._file.read(query))
+        return Batch(after=0, position=position, revoked=revoked)
 
     async def follow(self, position: int) -> AsyncGenerator[Batch, None]:
         """Yield what comes after `position`, and a heartbeat every half second; see `Feed.follow`."""

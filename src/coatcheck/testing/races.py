@@ -38,6 +38,11 @@ class _Step:
         yield
 
 
+async def step() -> None:
+    """Let the scheduler decide who goes next: for whatever else of a race should be a place to change over."""
+    await _Step()
+
+
 class Stepping:
     """A store whose every call first lets the scheduler decide who goes next."""
 
