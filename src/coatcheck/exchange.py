@@ -15,17 +15,15 @@ import logging
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 
-from coatcheck.core import credentials, csrf
+from coatcheck.core import credentials, csrf, sufficiency
 from coatcheck.core.claims import Principal
 from coatcheck.core.cookies import Cookie
 from coatcheck.core.credentials import AccessToken, RefreshToken
-from coatcheck.core.policy import seconds
-from coatcheck.core.record import Record, require_subject, words
+from coatcheck.core.record import Record, require_subject
 from coatcheck.core.session import Session
 from coatcheck.errors import (
     ConfigurationError,
     CredentialError,
-    Insufficient,
     Missing,
     SessionGone,
     StoreUnavailable,
@@ -128,17 +126,8 @@ class Exchange:
         principal = self.principal
         if principal is None:
             raise self._refusal or Missing("this needs a signed-in subject")
-        scopes, amr = words(scopes), words(amr)
-        if not set(scopes) <= set(principal.scopes):
-            raise Insufficient("insufficient_scope", "the token's scope does not suffice", scope=" ".join(scopes))
         now = self._sessions.clock() // 1000
-        too_old = max_age is not None and (principal.auth_time is None or now - principal.auth_time > seconds(max_age))
-        if too_old or (amr and not set(amr) & set(principal.amr)):
-            raise Insufficient(
-                "insufficient_user_authentication",
-                "sign in again to do this",
-                max_age=None if max_age is None else seconds(max_age),
-            )
+        sufficiency.judge(principal, scopes=scopes, max_age=max_age, amr=amr, now=now)
         return principal
 
     async def load_session(self) -> Session:

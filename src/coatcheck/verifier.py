@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
 from coatcheck.clock import Clock, monotonic_clock, system_clock
 from coatcheck.core import claims, jws
 from coatcheck.core.claims import Principal
 from coatcheck.core.keys import Keyring
 from coatcheck.core.policy import Policy, milliseconds, seconds
 from coatcheck.core.revocation import NEVER, Revocations
-from coatcheck.errors import StoreUnavailable
+from coatcheck.errors import BadSignature, StoreUnavailable
+from coatcheck.remote.line import Line
+from coatcheck.remote.origin import Origin
+from coatcheck.run import offload, settle
 
 
 class Verifier:
@@ -31,6 +40,33 @@ class Verifier:
         self._leeway = seconds(policy.leeway)
         self._stale_after = milliseconds(policy.stale_after)
 
+    @classmethod
+    def from_issuer(
+        cls,
+        issuer: str,
+        *,
+        feed_token: str,
+        audience: str = "",
+        policy: Policy | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        clock: Clock = system_clock,
+    ) -> RemoteVerifier:
+        """Return a verifier for the tokens of an auth server elsewhere, which needs no store; see RemoteVerifier.
+
+        Args:
+            issuer: the auth server's origin, "https://host[:port]"; "http://" for one on this machine.
+            feed_token: one of the server's feed tokens (COATCHECK_FEED_TOKEN).
+            audience: the `aud` of the tokens; the issuer itself, if left out.
+            policy: whose `leeway`, `stale_after` and `when_stale` count here.
+            ca_file: certificates of authorities to trust, in PEM, instead of the machine's own.
+            clock: milliseconds since the epoch.
+
+        Raises:
+            ConfigurationError: one of them cannot be what it should be.
+        """
+        own = replace(policy if policy is not None else Policy(), issuer=issuer, audience=audience)
+        return RemoteVerifier(Origin(issuer, ca_file=ca_file), feed_token, own, clock=clock)
+
     def verify(self, token: str) -> Principal:
         """Return whom an access token speaks for (RFC 9068, section 4).
 
@@ -43,9 +79,8 @@ class Verifier:
             StoreUnavailable: this process has not heard of revocations for longer than the policy allows; also where
                 the policy says `ask`, for nobody is asked here.
         """
-        if self.policy.when_stale != "accept" and self.is_stale():
-            never = " (is it open? `async with coatcheck`)" if self.revocations.heard_at == NEVER else ""
-            raise StoreUnavailable(f"no word of revocations for too long: no token is trusted{never}")
+        if self.is_stale():
+            self._bear_silence()
         return self.judge(token)
 
     def judge(self, token: str) -> Principal:
@@ -56,8 +91,13 @@ class Verifier:
         Raises:
             Malformed, BadSignature, Expired, WrongClaim, Revoked: as `verify`.
         """
+        try:
+            payload = jws.verify(token, self.keyring, typ="at+jwt")
+        except BadSignature:
+            self._look_for_its_key(token)
+            raise
         found = claims.judge(
-            jws.verify(token, self.keyring, typ="at+jwt"),
+            payload,
             issuer=self.policy.issuer,
             audience=self.policy.audience,
             now=self.clock() / 1000,
@@ -77,3 +117,90 @@ class Verifier:
     def is_stale(self) -> bool:
         """Say whether the feed has been silent for longer than the policy's `stale_after`."""
         return self.silence() > self._stale_after
+
+    def _look_for_its_key(self, token: str) -> None:
+        """A token was not signed with a key of the ring: where keys come from elsewhere, it may be a new one."""
+
+    def _bear_silence(self) -> None:
+        """Refuse, unless the policy accepts that the feed is silent; what it never said is accepted by no policy."""
+        if self.revocations.heard_at == NEVER:
+            raise StoreUnavailable("no word of revocations yet: no token is trusted (`async with coatcheck` opens it)")
+        if self.policy.when_stale != "accept":
+            raise StoreUnavailable("no word of revocations for too long: no token is trusted")
+
+
+class RemoteVerifier(Verifier):
+    """A Verifier that needs no store: a thread keeps the issuer's keys and revocations up to date in this process.
+
+    Made by `Verifier.from_issuer`. `verify` does no I/O, and verifies nothing before keys and a snapshot of the
+    revocations are here. `with` and `async with` open and close it. Without that it begins with the first token; so it
+    does in the child of a fork, and those that come in the first moments are answered StoreUnavailable.
+
+    Keys are fetched again in time, so that one published as long ahead as the issuer's `max-age` says is known before
+    it signs. A token of another key is refused (BadSignature), and the keys are fetched at once, every 5 s at most.
+    """
+
+    def __init__(self, origin: Origin, feed_token: str, policy: Policy, *, clock: Clock = system_clock) -> None:
+        # No key yet; a ring without any has a secret, and nothing here is made with it.
+        super().__init__(Keyring(None, secret=os.urandom(32)), policy, Revocations(), clock=clock)
+        self._line = Line(origin, feed_token, self.keyring, self.revocations, clock)
+
+    def __repr__(self) -> str:
+        return f"<RemoteVerifier of {self.policy.issuer}>"
+
+    def open(self, *, wait: timedelta = timedelta(seconds=5)) -> None:
+        """Begin, and wait until tokens can be verified; calling it again only waits.
+
+        Where the issuer does not answer it is tried again in the background for as long as it takes: this returns,
+        and `verify` raises StoreUnavailable until then.
+
+        Args:
+            wait: for how long at most.
+        """
+        self._line.open(wait.total_seconds())
+
+    def close(self) -> None:
+        """End the thread; no token is trusted any more. Calling it again does nothing."""
+        self._line.close()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        await offload(self.open)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await offload(self.close)
+
+    async def verify_asking(self, token: str) -> Principal:
+        """Return whom an access token speaks for; where the feed is silent and the policy says `ask`, ask the issuer.
+
+        It is asked `GET /api/session` with the token itself, for a second at most. The answer is as good as if its own
+        API had been called. Without an event loop: `coatcheck.run.run(verifier.verify_asking(token))`.
+
+        Raises:
+            as `verify`; StoreUnavailable also where the issuer does not answer.
+        """
+        if self.policy.when_stale != "ask" or self.revocations.heard_at == NEVER or not self.is_stale():
+            return self.verify(token)
+        principal = self.judge(token)
+        await settle(self._line.ask(token, principal))
+        return principal
+
+    def _look_for_its_key(self, token: str) -> None:
+        self._line.missed(token)
+
+    def _bear_silence(self) -> None:
+        if self.revocations.heard_at == NEVER:
+            self._line.wake()
+            raise StoreUnavailable("nothing was heard from the issuer yet: no token is trusted")
+        super()._bear_silence()

@@ -32,30 +32,31 @@ _HEAD: Final = 1 + 4 + NONCE_SIZE
 _TAG: Final = 16
 
 
-def seal(data: bytes, *, keys: Sequence[bytes], purpose: str, name: str, nonce: bytes) -> str:
+def seal(data: bytes, *, keys: Sequence[bytes], purpose: str, name: str, nonce: bytes, limit: int = MAX_SEALED) -> str:
     """Return `data`, encrypted and authenticated, in letters that fit a cookie.
 
     Args:
-        data: up to about 3 KB; its length stays visible.
+        data: up to about three quarters of the limit; its length stays visible.
         keys: 32 bytes each, as `Keyring.derive` gives them; the first one seals.
         purpose, name: what the value is for, and what it is called there; `unseal` must be told the same.
         nonce: 12 random bytes, new for every call: two values with one nonce and key give both away. A key is
             good for 2^32 of them (NIST SP 800-38D, section 8.3).
+        limit: characters that the text may have; what is not for a cookie may have more.
 
     Raises:
-        InvalidValue: the text would be over its limit of 4096 characters.
+        InvalidValue: the text would be over its limit.
         ConfigurationError: there is no key, or a key or the nonce has the wrong size.
     """
     if not keys or len(nonce) != NONCE_SIZE:
         raise ConfigurationError(f"sealing needs a key and a nonce of {NONCE_SIZE} bytes")
     key_id, cipher = _cipher(keys[0])
     text = base64url.encode(_VERSION + key_id + nonce + cipher.encrypt(nonce, data, _bound(purpose, name)))
-    if len(text) > MAX_SEALED:
-        raise InvalidValue(f"a sealed value has at most {MAX_SEALED} characters")
+    if len(text) > limit:
+        raise InvalidValue(f"a sealed value has at most {limit} characters")
     return text
 
 
-def unseal(text: str | bytes, *, keys: Sequence[bytes], purpose: str, name: str) -> bytes:
+def unseal(text: str | bytes, *, keys: Sequence[bytes], purpose: str, name: str, limit: int = MAX_SEALED) -> bytes:
     """Return what was sealed with one of `keys` for this purpose and name.
 
     Not checked: when it was sealed, and whether it was seen before; put a time or a number into the data.
@@ -63,15 +64,15 @@ def unseal(text: str | bytes, *, keys: Sequence[bytes], purpose: str, name: str)
     Args:
         text: what `seal` returned.
         keys: the current key and the retired ones that still count.
-        purpose, name: the same as when it was sealed.
+        purpose, name, limit: the same as when it was sealed.
 
     Raises:
         Malformed: it is no sealed value.
         BadSignature: none of the keys made it, it was made for another use, or it was altered.
         ConfigurationError: a key has the wrong size.
     """
-    if len(text) > MAX_SEALED:
-        raise Malformed(f"a sealed value has at most {MAX_SEALED} characters")
+    if len(text) > limit:
+        raise Malformed(f"a sealed value has at most {limit} characters")
     raw = base64url.decode(text)
     if len(raw) < _HEAD + _TAG or not raw.startswith(_VERSION):
         raise Malformed("not a sealed value")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from coatcheck.compose import Coatcheck
-from coatcheck.core import challenge, csrf
-from coatcheck.errors import CoatcheckError, ConfigurationError, StoreUnavailable
+from coatcheck.core import challenge, credentials, csrf
+from coatcheck.core.policy import Policy
+from coatcheck.errors import CoatcheckError, ConfigurationError, CredentialError, StoreUnavailable
 from coatcheck.exchange import Exchange
 from coatcheck.request_head import RequestHead
 
@@ -25,6 +26,7 @@ _POLICY_VIOLATION, _TRY_AGAIN_LATER = 1008, 1013
 # What a refusal depends on: the credential, and where the request comes from (F9).
 _VARY = ", ".join(("Cookie", "Authorization", *csrf.VARY)).encode("ascii")
 _SERVER_ERROR = 500
+_OPENING_SECONDS = 1.0  # so long a request waits for the store to be opened; that goes on for those who come later
 _HTTP_SCHEMES = {"ws": "http", "wss": "https"}
 _CARRIES_HEADERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 # Hosts at which browsers keep a Secure cookie that came over http.
@@ -85,10 +87,8 @@ class CoatcheckMiddleware:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         responder = _Responder(send, self._tell_of_http)
         try:
-            with contextlib.suppress(StoreUnavailable):
-                # Who comes without a credential needs no store; who comes with one is told by the store itself (P6).
-                await self.coatcheck.open()
             head = _head(scope)
+            await self._open(head)
             found = await Exchange.begin(head, self.coatcheck.sessions, self.coatcheck.verifier)
             responder.exchange = found
             if scope["path"] not in self.csrf_exempt:
@@ -101,7 +101,18 @@ class CoatcheckMiddleware:
         except CoatcheckError as error:
             if responder.started or error.status == 500:
                 raise
-            await _refuse(scope, send, error)
+            await refuse(scope, send, error)
+
+    async def _open(self, head: RequestHead) -> None:
+        """Open the coatcheck, if it is not; who comes without a credential needs no store (P6)."""
+        if self.coatcheck.is_open:
+            return
+        try:
+            async with asyncio.timeout(_OPENING_SECONDS):
+                await self.coatcheck.open()
+        except (StoreUnavailable, TimeoutError) as error:
+            if _presents_a_credential(head, self.coatcheck.policy):
+                raise StoreUnavailable("the store is not open yet") from error
 
     def _tell_of_http(self, head: RequestHead) -> None:
         """Say once why a sign-in that worked has no effect: over http a Secure cookie is dropped without a word."""
@@ -164,7 +175,15 @@ def _head(scope: Scope) -> RequestHead:
     )
 
 
-async def _refuse(scope: Scope, send: Send, error: CoatcheckError) -> None:
+def _presents_a_credential(head: RequestHead, policy: Policy) -> bool:
+    try:
+        return credentials.read(head.headers, policy.cookie_names) is not None
+    except CredentialError:
+        return False  # it is refused without a look into the store
+
+
+async def refuse(scope: Scope, send: Send, error: CoatcheckError) -> None:
+    """Answer with an error: its status, challenge and words in JSON, or the close of a WebSocket."""
     if scope["type"] == "websocket":
         code = _TRY_AGAIN_LATER if isinstance(error, StoreUnavailable) else _POLICY_VIOLATION
         await send({"type": "websocket.close", "code": code, "reason": error.code})

@@ -1,0 +1,124 @@
+"""The ASGI middleware of an API without a store: `scope["coatcheck"]` says whom a request's access token speaks for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
+
+from coatcheck.clock import Clock
+from coatcheck.core import credentials, sufficiency
+from coatcheck.core.claims import Principal
+from coatcheck.core.credentials import AccessToken, CookieNames
+from coatcheck.errors import CoatcheckError, ConfigurationError, Missing
+from coatcheck.run import offload
+from coatcheck.verifier import RemoteVerifier
+from coatcheck.web.asgi import App, Message, Receive, Scope, Send, refuse
+
+_SERVER_ERROR = 500
+
+
+class Bearer:
+    """A request, as far as its access token is concerned; handlers get it by `bearer(request)`.
+
+    Args:
+        principal: whom it acts as; None if it presents no token.
+        clock: milliseconds since the epoch.
+    """
+
+    __slots__ = ("_clock", "principal")
+
+    def __init__(self, principal: Principal | None, clock: Clock) -> None:
+        self.principal = principal
+        self._clock = clock
+
+    def require(
+        self, *, scopes: Collection[str] = (), max_age: timedelta | None = None, amr: Collection[str] = ()
+    ) -> Principal:
+        """Return the principal, or refuse the request.
+
+        Args:
+            scopes: all of these must have been granted at the sign-in.
+            max_age: how long ago the sign-in may have been (S15, RFC 9470).
+            amr: one of these must be among the ways in which the subject signed in.
+
+        Raises:
+            Missing: there was no token.
+            Insufficient: it is good, but not for this.
+        """
+        if self.principal is None:
+            raise Missing("this needs an access token")
+        sufficiency.judge(self.principal, scopes=scopes, max_age=max_age, amr=amr, now=self._clock() // 1000)
+        return self.principal
+
+
+class BearerMiddleware:
+    """Verifies the access token of every request of an ASGI application, from its Authorization header alone.
+
+    A token that is no good is answered 401 before the application hears of it, and 503 while nothing can be said;
+    whether there must be one at all, the handler says: `bearer(request).require()`. Errors of coatcheck's that the
+    application lets pass become its answer, in JSON and with their challenge (RFC 6750). Cookies are not looked at, so
+    no other site can use a browser's (F1).
+
+    Args:
+        app: the application.
+        verifier: opened and closed with the application's lifespan.
+    """
+
+    def __init__(self, app: App, *, verifier: RemoteVerifier) -> None:
+        self.app = app
+        self.verifier = verifier
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of the ASGI protocol."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif scope["type"] in ("http", "websocket"):
+            await self._serve(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_and_open() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await offload(self.verifier.open)
+            return message
+
+        try:
+            await self.app(scope, receive_and_open, send)
+        finally:
+            await offload(self.verifier.close)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            scope["coatcheck"] = Bearer(await self._principal(scope), self.verifier.clock)
+            await self.app(scope, receive, send_and_note)
+        except CoatcheckError as error:
+            if started or error.status == _SERVER_ERROR:
+                raise
+            await refuse(scope, send, error)
+
+    async def _principal(self, scope: Scope) -> Principal | None:
+        headers = [header for header in scope["headers"] if header[0] == b"authorization"]
+        presented = credentials.read(headers, CookieNames())
+        return await self.verifier.verify_asking(presented.text) if isinstance(presented, AccessToken) else None
+
+
+def bearer(request: Any) -> Bearer:
+    """Return the Bearer of a request or connection that has a `scope`, as Starlette's and FastAPI's have.
+
+    Raises:
+        ConfigurationError: the middleware is not installed.
+    """
+    found = request.scope.get("coatcheck")
+    if not isinstance(found, Bearer):
+        raise ConfigurationError("no bearer: install it, app.add_middleware(BearerMiddleware, verifier=...)")
+    return found
