@@ -11,49 +11,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
-
-import msgspec
 
 from coatcheck.clock import Clock, system_clock
-from coatcheck.core import base64url
 from coatcheck.core.algorithms import named
-from coatcheck.core.keys import Key, Keyring
-from coatcheck.core.policy import MAX_ACCESS_LIFETIME, MAX_LEEWAY, milliseconds
-from coatcheck.errors import CoatcheckError, ConfigurationError
+from coatcheck.core.keys import Keyring
+from coatcheck.errors import ConfigurationError
+from coatcheck.stored_ring import DEFAULT_ALGORITHM, PUBLISH_AHEAD, StoredKey, StoredRing
 from coatcheck.stores.file_system import write_over
 
-DEFAULT_ALGORITHM = "RS256"
-# How long verifiers may go on with a JWKS they have fetched: the `max-age` that it is served with.
-PUBLISH_AHEAD = timedelta(minutes=5)
-# Nothing that a key has signed is accepted this long after its retirement.
-_KEEP_RETIRED = MAX_ACCESS_LIFETIME + MAX_LEEWAY
-_FORMAT = 1
-
-
-class StoredKey(msgspec.Struct, kw_only=True):
-    """A key in the file. Times are milliseconds since the epoch; `retired_at` is 0 for a key in use."""
-
-    role: Literal["signing", "upcoming", "retired"]
-    made_at: int
-    jwk: dict[str, str]
-    retired_at: int = 0
-
-    def __repr__(self) -> str:
-        return f"<StoredKey {self.role} kid={self.jwk.get('kid')!r}>"  # the JWK is a private one
-
-    def __rich_repr__(self) -> list[tuple[str, object]]:
-        return [("role", self.role), ("kid", self.jwk.get("kid"))]
-
-
-class _Stored(msgspec.Struct, kw_only=True):
-    format: int
-    secret: str
-    keys: list[StoredKey]
+__all__ = ["DEFAULT_ALGORITHM", "PUBLISH_AHEAD", "KeyFile", "StoredKey"]
 
 
 class KeyFile:
@@ -70,6 +39,7 @@ class KeyFile:
         self, path: str | os.PathLike[str], *, algorithm: str = DEFAULT_ALGORITHM, clock: Clock = system_clock
     ) -> None:
         self.path = Path(path)
+        self._where = f"the key file {self.path}"
         self._algorithm = algorithm
         named(algorithm)
         self._clock = clock
@@ -84,9 +54,9 @@ class KeyFile:
         with self._locked():
             stored = self._read()
             if stored is None:
-                stored = self._first()
+                stored = StoredRing.first(self._algorithm, self._clock())
                 self._write(stored)
-            return _ring(stored)
+            return stored.keyring(self._where)
 
     def changed(self) -> Keyring | None:
         """Return the ring if the file has changed since this object last read it, else None; costs one stat.
@@ -98,8 +68,8 @@ class KeyFile:
             return None
         stored = self._read()
         if stored is None:
-            raise ConfigurationError(f"the key file {self.path} is gone")
-        return _ring(stored)
+            raise ConfigurationError(f"{self._where} is gone")
+        return stored.keyring(self._where)
 
     def rotate(self, *, published_for: timedelta = PUBLISH_AHEAD, algorithm: str | None = None) -> Keyring:
         """Let the upcoming key sign, retire the one that did, and publish a new upcoming one.
@@ -113,17 +83,8 @@ class KeyFile:
             ConfigurationError: it is too early, the algorithms do not mix, or the file cannot be read or written.
         """
         with self._locked():
-            stored, now = self._read(), self._clock()
-            if stored is None:
-                raise ConfigurationError(f"there is no key file {self.path}")
-            upcoming = next((key for key in stored.keys if key.role == "upcoming"), None)
-            wait = 0 if upcoming is None else upcoming.made_at + milliseconds(published_for) - now
-            if wait > 0:
-                raise ConfigurationError(
-                    f"the upcoming key was published too recently; try again in {-(wait // -1000)} s"
-                )
-            self._rotate(stored, now, algorithm)
-            ring = _ring(stored)
+            stored = self._there()
+            ring = stored.rotate(self._where, self._clock(), published_for=published_for, algorithm=algorithm)
             self._write(stored)
             return ring
 
@@ -133,28 +94,30 @@ class KeyFile:
         Raises:
             ConfigurationError: there is no file, or it cannot be read.
         """
+        return self._there().keys
+
+    def stored(self) -> StoredRing | None:
+        """Return all that the file holds, to be moved to another place; None if there is no file. It is secret.
+
+        Raises:
+            ConfigurationError: it cannot be read.
+        """
+        return self._read()
+
+    def replace(self, ring: StoredRing) -> None:
+        """Keep a ring from another place, instead of whatever the file holds.
+
+        Raises:
+            ConfigurationError: the file cannot be written.
+        """
+        with self._locked():
+            self._write(ring)
+
+    def _there(self) -> StoredRing:
         stored = self._read()
         if stored is None:
             raise ConfigurationError(f"there is no key file {self.path}")
-        return stored.keys
-
-    def _first(self) -> _Stored:
-        secret = base64url.encode(secrets.token_bytes(32))
-        keys = [self._made("signing", self._algorithm), self._made("upcoming", self._algorithm)]
-        return _Stored(format=_FORMAT, secret=secret, keys=keys)
-
-    def _made(self, role: Literal["signing", "upcoming"], algorithm: str) -> StoredKey:
-        return StoredKey(role=role, made_at=self._clock(), jwk=Key.generate(algorithm).private_jwk())
-
-    def _rotate(self, stored: _Stored, now: int, algorithm: str | None) -> None:
-        by_role = {key.role: key for key in stored.keys}
-        if not by_role.keys() >= {"signing", "upcoming"}:
-            raise ConfigurationError("the key file is damaged: it has no signing or no upcoming key")
-        by_role["signing"].role, by_role["signing"].retired_at = "retired", now
-        by_role["upcoming"].role = "signing"
-        oldest = now - milliseconds(_KEEP_RETIRED)
-        stored.keys = [key for key in stored.keys if key.role == "signing" or key.retired_at > oldest]
-        stored.keys.append(self._made("upcoming", algorithm or by_role["upcoming"].jwk["alg"]))
+        return stored
 
     def _stat(self) -> tuple[int, int, int] | None:
         try:
@@ -162,31 +125,26 @@ class KeyFile:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise ConfigurationError(f"the key file {self.path} cannot be read: {error.strerror}") from None
+            raise ConfigurationError(f"{self._where} cannot be read: {error.strerror}") from None
         return found.st_ino, found.st_mtime_ns, found.st_size
 
-    def _read(self) -> _Stored | None:
+    def _read(self) -> StoredRing | None:
         self._seen = self._stat()
         try:
             if os.stat(self.path).st_mode & 0o077:
-                raise ConfigurationError(f"the key file {self.path} may be read by others: chmod 600 it")
-            stored = msgspec.json.decode(self.path.read_bytes(), type=_Stored)
+                raise ConfigurationError(f"{self._where} may be read by others: chmod 600 it")
+            return StoredRing.decode(self.path.read_bytes(), self._where)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise ConfigurationError(f"the key file {self.path} cannot be read: {error.strerror}") from None
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise ConfigurationError(f"the key file {self.path} is damaged") from None
-        if stored.format != _FORMAT:
-            raise ConfigurationError(f"the key file {self.path} was made by a newer version")
-        return stored
+            raise ConfigurationError(f"{self._where} cannot be read: {error.strerror}") from None
 
-    def _write(self, stored: _Stored) -> None:
+    def _write(self, stored: StoredRing) -> None:
         try:
             # Durably, the name included: keys that a power cut takes back end every token.
-            write_over(os.path.abspath(self.path), msgspec.json.encode(stored))
+            write_over(os.path.abspath(self.path), stored.encode())
         except OSError as error:
-            raise ConfigurationError(f"the key file {self.path} cannot be written: {error.strerror}") from None
+            raise ConfigurationError(f"{self._where} cannot be written: {error.strerror}") from None
         self._seen = self._stat()
 
     @contextlib.contextmanager
@@ -196,21 +154,9 @@ class KeyFile:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self.path.with_name(f".{self.path.name}.lock"), os.O_WRONLY | os.O_CREAT, 0o600)
         except OSError as error:
-            raise ConfigurationError(f"the key file {self.path} cannot be written: {error.strerror}") from None
+            raise ConfigurationError(f"{self._where} cannot be written: {error.strerror}") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
-
-
-def _ring(stored: _Stored) -> Keyring:
-    try:
-        by_role: dict[str, list[Key]] = {"signing": [], "upcoming": [], "retired": []}
-        for key in sorted(stored.keys, key=lambda stored_key: -stored_key.retired_at):
-            by_role[key.role].append(Key.from_jwk(key.jwk))
-        [signing] = by_role["signing"]
-        upcoming = by_role["upcoming"][0] if by_role["upcoming"] else None
-        return Keyring(signing, upcoming=upcoming, retired=by_role["retired"], secret=base64url.decode(stored.secret))
-    except (CoatcheckError, KeyError, ValueError):
-        raise ConfigurationError("the key file is damaged: its keys do not make a ring") from None

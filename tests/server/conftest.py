@@ -11,9 +11,11 @@ import msgspec
 import pytest
 
 from coatcheck.core.set_cookie import parse_set_cookie
+from coatcheck.documents import Documents
 from coatcheck.server.passwords import Passwords
 from coatcheck.server.server import Server
 from coatcheck.server.settings import Settings
+from coatcheck.stores.sqlite_documents import SQLiteDocuments
 from coatcheck.testing import SettableClock
 from coatcheck.web.asgi import App
 
@@ -123,6 +125,14 @@ class Client:
 
         await self.app(scope, receive, send)
         return answer
+
+
+@pytest.fixture
+async def documents(tmp_path: Path) -> AsyncIterator[Documents]:
+    opened = SQLiteDocuments(tmp_path / "coatcheck.sqlite")
+    await opened.open()
+    yield opened
+    await opened.close()
 
 
 MakeServer = Callable[..., Awaitable[Server]]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 import unicodedata
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from coatcheck.errors import ConfigurationError, Conflict, InvalidValue, StoreUnavailable
+from coatcheck.documents import Documents
+from coatcheck.errors import Conflict, InvalidValue, StoreUnavailable
 from coatcheck.server.accounts import Accounts, checked_name, fold
-from coatcheck.server.database import Database
 from coatcheck.server.passwords import MAX_LENGTH, _octets, judge_new
+from coatcheck.stores.sqlite_documents import SQLiteDocuments
 
 pytestmark = pytest.mark.anyio
 
@@ -39,16 +40,8 @@ def test_p9_cutting_off_what_is_too_long_makes_nothing_fit() -> None:
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(tmp_path / "coatcheck.sqlite")
-    await database.open()
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-def accounts(database: Database) -> Accounts:
-    return Accounts(database)
+def accounts(documents: Documents) -> Accounts:
+    return Accounts(documents)
 
 
 @pytest.mark.parametrize(
@@ -153,46 +146,125 @@ async def test_a_repr_shows_no_hash(accounts: Accounts) -> None:
 
 async def test_accounts_survive_a_restart_in_a_file_that_only_we_can_read(tmp_path: Path) -> None:
     path = tmp_path / "coatcheck.sqlite"
-    first = Database(path)
+    first = SQLiteDocuments(path)
     await first.open()
     made = await Accounts(first).add("ann", "hash", admin=True)
     await first.close()
-    second = Database(path)
+    second = SQLiteDocuments(path)
     await second.open()
     assert await Accounts(second).list() == [made]
     assert {file.stat().st_mode & 0o077 for file in _files(tmp_path)} == {0}
     await second.close()
 
 
-async def test_p6_a_database_that_is_closed_or_damaged_is_unavailable_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "coatcheck.sqlite"
-    database = Database(path)
-    with pytest.raises(StoreUnavailable):
-        await Accounts(database).list()
-    path.write_bytes(b"this is no database" * 100)
-    with pytest.raises(StoreUnavailable):
-        await database.open()
-    with pytest.raises(StoreUnavailable):
-        await Database(tmp_path / "no such folder" / "db").open()
-
-
-async def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
-    await database.write(lambda connection: connection.execute("UPDATE server_schema SET version = 2").rowcount)
-    with pytest.raises(ConfigurationError, match="newer version"):
-        await Database(database.path).open()
-
-
-async def test_what_raises_half_way_leaves_nothing(database: Database, accounts: Accounts) -> None:
-    await accounts.add("ann", "hash")
-
-    def work(connection: object) -> None:
-        connection.execute("DELETE FROM server_accounts")  # type: ignore[attr-defined]
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        await database.write(work)
-    assert len(await accounts.list()) == 1
-
-
 def _files(folder: Path) -> list[Path]:
     return list(folder.iterdir())
+
+
+async def test_all_accounts_are_listed_by_name_however_many_pages_there_are(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coatcheck.server.document._PAGE", 3)
+    names = [f"ann{number:02}" for number in range(20)]
+    for name in reversed(names):
+        await accounts.add(name.upper(), "hash")
+        await accounts.disable(name)
+    assert [account.name for account in await accounts.list()] == [name.upper() for name in names]
+    assert len(await accounts.disabled()) == len(names)
+    assert len(await accounts.unfinished(2**50)) == len(names)
+
+
+@pytest.mark.parametrize("name", ["ann\0", "ann\ud800", "", "\U0001f511" * 64])
+async def test_whatever_is_typed_as_a_name_is_looked_for(accounts: Accounts, name: str) -> None:
+    """Names of 64 characters and of 256 octets are names; what is none is nobody's, and no error."""
+    if name.isprintable() and name:
+        made = await accounts.add(name, "hash")
+        assert await accounts.find(name) == made
+    else:
+        assert await accounts.find(name) is None
+
+
+@pytest.mark.parametrize("id", ["", "acct_x", "x" * 300, "acct_\0", "acct_\ud800"])
+async def test_an_id_that_we_never_gave_is_nobody_s(accounts: Accounts, id: str) -> None:
+    assert await accounts.get(id) is None
+
+
+async def test_an_unknown_name_costs_as_many_round_trips_as_a_known_one(
+    documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the time of an answer would tell who has an account."""
+    accounts = Accounts(documents)
+    await accounts.add("ann", "hash")
+    asked: list[int] = []
+    get = documents.get
+
+    async def spy(*keys: str) -> list[bytes | None]:
+        asked[-1] += len(keys)
+        return await get(*keys)
+
+    monkeypatch.setattr(documents, "get", spy)
+    for name in ("ann", "bob", "ann\0"):
+        asked.append(0)
+        await accounts.find(name)
+    assert asked == [2, 2, 2]
+
+
+async def test_p5_a_name_that_two_processes_give_at_once_is_one_account(tmp_path: Path, documents: Documents) -> None:
+    other = SQLiteDocuments(tmp_path / "coatcheck.sqlite")
+    await other.open()
+    racers = [Accounts(place).add("ann", "hash") for place in (documents, other) * 10]
+    results = await asyncio.gather(*racers, return_exceptions=True)
+    [made] = [result for result in results if not isinstance(result, Conflict)]
+    assert await Accounts(other).list() == [made]
+    await other.close()
+
+
+async def test_p1_a_disabled_account_is_unfinished_until_its_sessions_are_ended(accounts: Accounts) -> None:
+    await accounts.add("ann", "hash")
+    first = await accounts.disable("ann")
+    second = await accounts.disable("ann")
+    assert first is not None
+    assert second is not None
+    assert await accounts.unfinished(2**50) == [second]
+    await accounts.finished(first)
+    assert await accounts.unfinished(2**50) == [second], "the second time is somebody else's to finish"
+    await accounts.finished(second)
+    assert await accounts.unfinished(2**50) == []
+
+
+async def test_p9_who_is_always_beaten_is_told_so(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
+    accounts = Accounts(documents)
+    account = await accounts.add("ann", "hash")
+
+    async def beaten(*_: object, **__: object) -> bool:
+        return False
+
+    monkeypatch.setattr(documents, "commit", beaten)
+    with pytest.raises(StoreUnavailable, match="too many writers"):
+        await accounts.disable("ann")
+    with pytest.raises(StoreUnavailable, match="too many writers"):
+        await accounts.set_password(account, "another")
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [(b"\x02", "newer version"), (b"\x01", "damaged"), (b"\x01\xff", "damaged"), (b"\x01\x81\xa1\xff\x01", "damaged")],
+)
+async def test_p8_an_account_of_a_newer_format_or_a_damaged_one_is_nobody_s(
+    documents: Documents, stored: bytes, said: str
+) -> None:
+    accounts = Accounts(documents)
+    made = await accounts.add("ann", "hash")
+    await documents.commit({}, {f"account/{made.id}": stored})
+    for ask in (accounts.find("ann"), accounts.get(made.id), accounts.list(), accounts.disable("ann")):
+        with pytest.raises(StoreUnavailable, match=said):
+            await ask
+
+
+async def test_p4_an_account_that_lies_in_another_s_place_is_nobody_s(documents: Documents) -> None:
+    accounts = Accounts(documents)
+    ann, bob = await accounts.add("ann", "hash"), await accounts.add("bob", "hash")
+    [stored] = await documents.get(f"account/{ann.id}")
+    await documents.commit({}, {f"account/{bob.id}": stored})
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        await accounts.find("bob")

@@ -13,8 +13,8 @@ import pytest
 
 from coatcheck.clock import monotonic_clock
 from coatcheck.errors import StoreUnavailable
-from coatcheck.server import server as module
 from coatcheck.server.server import Server
+from coatcheck.server.watch import Watch
 from coatcheck.testing import SettableClock
 
 if TYPE_CHECKING:
@@ -167,26 +167,28 @@ async def test_a_key_file_that_is_damaged_is_told_once_and_the_keys_stay_until_i
     client: Client, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "coatcheck")
-    monkeypatch.setattr(module, "_WATCH_EVERY_SECONDS", 0.001)
-    monkeypatch.setattr(server, "end_sessions_of_disabled", _nothing)
+    monkeypatch.setattr("coatcheck.server.watch._ROUND_SECONDS", 0.001)
     file, published = server.settings.key_file, server.coat.keyring.jwks()
     kept = file.read_bytes()
     file.write_bytes(b"{")
-    watching = asyncio.create_task(server._watch())
+    others = 0
+
+    async def other() -> None:
+        nonlocal others
+        others += 1
+
+    watch = Watch((1, server.adopt_keys), (3, other))
+    watch.start()
     async with asyncio.timeout(30):
-        while "is damaged" not in caplog.text:  # noqa: ASYNC110 (there is no event to wait for)
+        while "is damaged" not in caplog.text or others < 2:  # noqa: ASYNC110 (there is no event to wait for)
             await asyncio.sleep(0.001)
         assert server.coat.keyring.jwks() == published
         file.write_bytes(kept)
-        while "has changed" not in caplog.text:  # noqa: ASYNC110
+        while "have changed" not in caplog.text:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-    watching.cancel()
+    await watch.stop()
     assert caplog.text.count("is damaged") == 1
     assert server.coat.keyring.jwks() == published
-
-
-async def _nothing() -> None:
-    return
 
 
 async def test_p1_a_process_that_keeps_sessions_in_memory_ends_those_of_accounts_disabled_elsewhere(

@@ -5,34 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from coatcheck import Keyring
 from coatcheck.core.credentials import SessionCookie
+from coatcheck.documents import Documents
 from coatcheck.errors import BadSignature, CredentialError, Expired, Malformed, Missing, Revoked, Superseded
 from coatcheck.server.attempts import ALARM_AT, PER_ACCOUNT, PER_ADDRESS, Alarm, Attempts, TooMany, network
-from coatcheck.server.database import Database
+from coatcheck.stores.sqlite_documents import SQLiteDocuments
 from coatcheck.testing import SettableClock
 
 pytestmark = pytest.mark.anyio
 
-KEY = b"k" * 32
+KEYRING = Keyring.generate("HS256")
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(tmp_path / "coatcheck.sqlite")
-    await database.open()
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-def attempts(database: Database, clock: SettableClock) -> Attempts:
-    return Attempts(database, KEY, clock=clock)
+def attempts(documents: Documents, clock: SettableClock) -> Attempts:
+    return Attempts(documents, KEYRING, clock=clock)
 
 
 async def test_an_account_has_ten_attempts_in_fifteen_minutes_from_wherever(
@@ -105,15 +98,42 @@ async def test_an_attempt_that_checked_nothing_is_taken_back(attempts: Attempts)
 
 async def test_a_restart_forgets_nothing_and_processes_count_together(tmp_path: Path, clock: SettableClock) -> None:
     for _ in range(PER_ACCOUNT):
-        database = Database(tmp_path / "coatcheck.sqlite")
-        await database.open()
-        await Attempts(database, KEY, clock=clock).begin("ann", "192.0.2.1")
-        await database.close()
-    database = Database(tmp_path / "coatcheck.sqlite")
-    await database.open()
+        documents = SQLiteDocuments(tmp_path / "coatcheck.sqlite")
+        await documents.open()
+        await Attempts(documents, KEYRING, clock=clock).begin("ann", "192.0.2.1")
+        await documents.close()
+    documents = SQLiteDocuments(tmp_path / "coatcheck.sqlite")
+    await documents.open()
     with pytest.raises(TooMany):
-        await Attempts(database, KEY, clock=clock).begin("ann", "192.0.2.1")
-    await database.close()
+        await Attempts(documents, KEYRING, clock=clock).begin("ann", "192.0.2.1")
+    await documents.close()
+
+
+async def test_fifty_at_once_at_two_processes_are_ten_attempts(
+    tmp_path: Path, documents: Documents, clock: SettableClock
+) -> None:
+    other = SQLiteDocuments(tmp_path / "coatcheck.sqlite")
+    await other.open()
+    both = [Attempts(place, KEYRING, clock=clock) for place in (documents, other)]
+    racers = [both[number % 2].begin("ann", f"192.0.2.{number % 5}") for number in range(50)]
+    results = await asyncio.gather(*racers, return_exceptions=True)
+    assert sum(isinstance(result, TooMany) for result in results) == 50 - PER_ACCOUNT
+    await other.close()
+
+
+async def test_taking_attempts_back_at_once_takes_back_each(attempts: Attempts) -> None:
+    begun = [await attempts.begin("ann", "192.0.2.1") for _ in range(PER_ACCOUNT)]
+    await asyncio.gather(*(attempts.undo(attempt) for attempt in begun))
+    for _ in range(PER_ACCOUNT):
+        await attempts.begin("ann", "192.0.2.1")
+
+
+async def test_what_is_typed_and_where_it_comes_from_may_be_no_text_at_all(attempts: Attempts) -> None:
+    for name, address in (("ann\0", "\0"), ("\ud800", "\ud800"), ("", "")):
+        for _ in range(PER_ACCOUNT):
+            await attempts.begin(name, address)
+        with pytest.raises(TooMany):
+            await attempts.begin(name, address)
 
 
 async def test_s17_what_was_typed_as_a_name_is_not_stored(attempts: Attempts, tmp_path: Path) -> None:
@@ -126,13 +146,13 @@ def _contents(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.iterdir())
 
 
-async def test_p9_old_attempts_are_forgotten(attempts: Attempts, database: Database, clock: SettableClock) -> None:
+async def test_p9_old_attempts_are_forgotten(attempts: Attempts, documents: Documents, clock: SettableClock) -> None:
     for number in range(20):
         await attempts.begin(f"name {number}", f"192.0.2.{number}")
     clock.advance(timedelta(minutes=15))
     await attempts.begin("ann", "192.0.2.1")
-    count = "SELECT count(*) FROM server_attempts"
-    assert await database.read(lambda connection: connection.execute(count).fetchone()) == (1,)
+    assert await documents.sweep(clock()) == 39, "two for each, and one address was used again"
+    assert await documents.sweep(clock() + 2**40) == 2
 
 
 @pytest.mark.parametrize(

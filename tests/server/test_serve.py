@@ -2,129 +2,20 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import jwt
 import pytest
+from serving import NAME, PASSWORD, Served, Visitor, cli, until
 
-from coatcheck.core.set_cookie import parse_set_cookie
 from coatcheck.server.serve import AccessFilter, loggable
 from coatcheck.server.settings import ALGORITHMS
 
-NAME, PASSWORD = "ann", "a lantern under the stairs"
 SESSION, ACCESS, REFRESH = "__Host-session", "__Host-access", "__Host-refresh"
-DEADLINE = 30
-
-
-def _cli(*words: str, stdin: str = "", environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, **(environment or {})}
-    command = [sys.executable, "-m", "coatcheck.cli", *words]
-    return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, timeout=DEADLINE, env=environ, check=False
-    )
-
-
-class Served:
-    """A server process. What it prints is read by a thread, so that it never waits for us."""
-
-    def __init__(self, data: Path, *words: str, environment: dict[str, str] | None = None) -> None:
-        self.data = data
-        environ = {name: value for name, value in os.environ.items() if name != "FORWARDED_ALLOW_IPS"}
-        environ |= environment or {}
-        command = [sys.executable, "-m", "coatcheck.cli", "serve", "--data-dir", str(data), "--port", "0", *words]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
-        self.printed: list[str] = []
-        self.logged: list[str] = []
-        self._readers = [
-            threading.Thread(target=lambda: self.printed.extend(self.process.stdout or ()), daemon=True),
-            threading.Thread(target=lambda: self.logged.extend(self.process.stderr or ()), daemon=True),
-        ]
-        for reader in self._readers:
-            reader.start()
-        until(lambda: any("keys" in line for line in self.printed) or self.process.poll() is not None)
-        found = re.search(r"port (\d+)\)", self.text)
-        assert found, (self.text, self.logged)
-        self.port = int(found[1])
-
-    @property
-    def text(self) -> str:
-        return "".join(self.printed)
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        code = self.process.wait(DEADLINE)
-        for reader in self._readers:
-            reader.join(DEADLINE)
-        for stream in (self.process.stdout, self.process.stderr):
-            if stream is not None:
-                stream.close()
-        return code
-
-
-class Visitor:
-    """A browser over a real connection; http.client, which knows nothing of cookies."""
-
-    def __init__(self, served: Served) -> None:
-        self.port = served.port
-        self.jar: dict[str, str] = {}
-
-    def __call__(
-        self, method: str, path: str, body: Any = None, *, bearer: str = "", form: bool = False, forwarded: str = ""
-    ) -> Any:
-        headers = {"X-Forwarded-For": forwarded} if forwarded else {}
-        headers |= {"Sec-Fetch-Site": "same-origin", "Host": f"localhost:{self.port}"}
-        if self.jar:
-            headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.jar.items())
-        if bearer:
-            headers["Authorization"] = f"Bearer {bearer}"
-        content = None
-        if form:
-            content, headers["Content-Type"] = urlencode(body), "application/x-www-form-urlencoded"
-        elif body is not None:
-            content, headers["Content-Type"] = json.dumps(body), "application/json"
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
-        try:
-            connection.request(method, path, content, headers)
-            response = connection.getresponse()
-            text = response.read()
-        finally:
-            connection.close()
-        for line in response.headers.get_all("Set-Cookie") or ():
-            stored = parse_set_cookie(line.encode(), now=0)
-            assert stored is not None
-            if stored.expires_at is not None and stored.expires_at <= 0:
-                self.jar.pop(stored.name.decode(), None)
-            else:
-                self.jar[stored.name.decode()] = stored.value.decode()
-        is_json = "json" in response.headers.get("Content-Type", "")
-        return response.status, json.loads(text) if is_json else text.decode()
-
-    def sign_in(self, **more: Any) -> Any:
-        status, found = self("POST", "/api/sign-in", {"account": NAME, "password": PASSWORD, **more})
-        assert status == 200, found
-        return found
-
-
-def until(condition: Callable[[], bool]) -> float:
-    """Wait until something is so, and return how long it took; it is the deadline that fails, never the machine."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < DEADLINE, "this did not come about"
-        time.sleep(0.01)
-    return time.monotonic() - began
 
 
 @pytest.fixture
@@ -134,7 +25,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     def start(*words: str, environment: dict[str, str] | None = None) -> Served:
         served = Served(tmp_path / "data", *words, environment=environment)
         started.append(served)
-        return served
+        return served.ready()
 
     yield start
     for served in started:
@@ -143,21 +34,20 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 
 
 def _add_account(served: Served) -> None:
-    added = _cli("accounts", "add", NAME, "--password-stdin", "--data-dir", str(served.data), stdin=PASSWORD + "\n")
+    added = cli("accounts", "add", NAME, "--password-stdin", "--data-dir", str(served.data), stdin=PASSWORD + "\n")
     assert (added.returncode, added.stderr) == (0, "")
 
 
 def _set_up_by_link(served: Served) -> None:
     """As a person does it, once; the second visit finds nothing."""
-    found = re.search(r"http://localhost:\d+(/set-up/\S+)", served.text)
-    assert found, "no set-up link was printed"
+    path = served.set_up_path
     visitor = Visitor(served)
-    assert visitor("GET", found[1])[0] == 200
-    status, _ = visitor("POST", found[1], {"account": NAME, "password": PASSWORD}, form=True)
+    assert visitor("GET", path)[0] == 200
+    status, _ = visitor("POST", path, {"account": NAME, "password": PASSWORD}, form=True)
     assert status == 303
     assert visitor("GET", "/api/session")[1]["admin"] is True
-    assert visitor("GET", found[1])[0] == 410
-    assert found[1].rpartition("/")[2] not in "".join(served.logged), "S17: the token is in a log line"
+    assert visitor("GET", path)[0] == 410
+    assert path.rpartition("/")[2] not in "".join(served.logged), "S17: the token is in a log line"
     assert "/set-up/[redacted]" in "".join(served.logged)
 
 
@@ -209,7 +99,7 @@ def test_the_whole_journey_over_http(
     # Another process disables the account: this one refuses it in every form.
     browser.sign_in()
     words = ["accounts", "disable", NAME, "--data-dir", str(served.data), *(["--store", store] if store else [])]
-    disabled = _cli(*words)
+    disabled = cli(*words)
     assert (disabled.returncode, disabled.stderr) == (0, "")
     until(lambda: browser("GET", "/api/session")[0] == 401)
     until(lambda: client("GET", "/api/session", bearer=tokens["access_token"])[0] == 401)
@@ -262,8 +152,8 @@ def test_p8_a_running_server_follows_a_rotation_on_the_command_line(serve: Calla
     browser.sign_in()
     old = visitor.sign_in(deliver="token")
     before = {key["kid"] for key in visitor("GET", "/.well-known/jwks.json")[1]["keys"]}
-    assert _cli("keys", "rotate", "--data-dir", str(served.data)).returncode == 1, "published too recently"
-    rotated = _cli("keys", "rotate", "--now", "--data-dir", str(served.data))
+    assert cli("keys", "rotate", "--data-dir", str(served.data)).returncode == 1, "published too recently"
+    rotated = cli("keys", "rotate", "--now", "--data-dir", str(served.data))
     assert (rotated.returncode, rotated.stderr) == (0, "")
     until(lambda: before < {key["kid"] for key in visitor("GET", "/.well-known/jwks.json")[1]["keys"]})
     new = visitor("POST", "/api/refresh", {"refresh_token": old["refresh_token"]})[1]
@@ -291,7 +181,7 @@ def test_forwarded_addresses_count_only_from_the_proxies_that_are_named(
 def test_a_port_in_use_is_said_in_words(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        found = _cli("serve", "--data-dir", str(tmp_path / "data"), "--port", port)
+        found = cli("serve", "--data-dir", str(tmp_path / "data"), "--port", port)
     assert found.returncode == 2
     assert f"cannot listen on 127.0.0.1 port {port}: Address already in use; choose another with --port" in found.stderr
     assert "Traceback" not in found.stderr
@@ -309,7 +199,7 @@ def test_a_port_in_use_is_said_in_words(tmp_path: Path) -> None:
 )
 def test_a_setting_that_cannot_work_is_exit_code_2_and_words(tmp_path: Path, words: list[str], said: str) -> None:
     data = [] if "--data-dir" in words else ["--data-dir", str(tmp_path / "data")]
-    found = _cli("serve", "--port", "0", *data, *words)
+    found = cli("serve", "--port", "0", *data, *words)
     assert found.returncode == 2
     assert said in found.stderr
     assert "Traceback" not in found.stderr

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from coatcheck.documents import Documents
 from coatcheck.errors import InvalidValue
 from coatcheck.server.accounts import Accounts
-from coatcheck.server.database import Database
 from coatcheck.server.passwords import Passwords
 from coatcheck.server.set_up import Gone, SetUp
+from coatcheck.testing import SettableClock
 
 pytestmark = pytest.mark.anyio
 
@@ -20,16 +22,19 @@ PASSWORD = "a lantern under the stairs"
 
 
 @pytest.fixture
-async def accounts(tmp_path: Path) -> AsyncIterator[Accounts]:
-    database = Database(tmp_path / "coatcheck.sqlite")
-    await database.open()
-    yield Accounts(database)
-    await database.close()
+def accounts(documents: Documents) -> Accounts:
+    return Accounts(documents)
 
 
 @pytest.fixture
-def set_up(accounts: Accounts, cheap: Passwords) -> SetUp:
-    return SetUp(accounts, cheap)
+def make(documents: Documents, accounts: Accounts, cheap: Passwords, clock: SettableClock) -> Callable[[], SetUp]:
+    """Each is another server's."""
+    return lambda: SetUp(documents, accounts, cheap, clock=clock)
+
+
+@pytest.fixture
+def set_up(make: Callable[[], SetUp]) -> SetUp:
+    return make()
 
 
 async def _issued(set_up: SetUp) -> str:
@@ -103,6 +108,47 @@ async def test_a_new_link_takes_the_place_of_the_old_one(set_up: SetUp) -> None:
     await set_up.check(new)
 
 
-async def test_s17_the_token_is_not_kept(set_up: SetUp) -> None:
+async def test_s17_the_token_is_not_kept(set_up: SetUp, tmp_path: Path) -> None:
     token = await _issued(set_up)
     assert token not in repr(vars(set_up))
+    assert token.encode() not in _contents(tmp_path)
+
+
+def _contents(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir())
+
+
+async def test_a_link_of_one_server_is_good_at_another_and_each_has_its_own(make: Callable[[], SetUp]) -> None:
+    one, other = make(), make()
+    first, second = await _issued(one), await _issued(other)
+    for server in (one, other):
+        await server.check(first)
+        await server.check(second)
+    await other.use(first, "ann", PASSWORD)
+    for server in (one, other):
+        for token in (first, second):
+            with pytest.raises(Gone):
+                await server.check(token)
+
+
+async def test_a_link_is_good_as_long_as_its_server_says_so(set_up: SetUp, clock: SettableClock) -> None:
+    """A server that was killed says nothing, and nobody can take back its link."""
+    token = await _issued(set_up)
+    for _ in range(30):
+        clock.advance(timedelta(minutes=1))
+        await set_up.renew()
+        await set_up.check(token)
+    clock.advance(timedelta(minutes=10))
+    with pytest.raises(Gone):
+        await set_up.check(token)
+
+
+async def test_a_link_is_not_renewed_once_there_is_an_account(
+    set_up: SetUp, accounts: Accounts, documents: Documents, clock: SettableClock
+) -> None:
+    await _issued(set_up)
+    await accounts.add("ann", "hash")
+    clock.advance(timedelta(minutes=9))
+    await set_up.renew()
+    clock.advance(timedelta(minutes=1))
+    assert await documents.sweep(clock()) == 1

@@ -36,7 +36,7 @@ DEFAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", [name for name, (flag, _) in SETTINGS.items() if flag])
 def test_a_flag_counts_before_the_environment_and_that_before_the_default(name: str) -> None:
     variable = SETTINGS[name][1]
     assert getattr(Settings.read({}, {}), name) == DEFAULTS[name]
@@ -87,6 +87,60 @@ def test_the_issuer_is_localhost_and_not_127_0_0_1_unless_it_is_given() -> None:
 
 def test_port_0_picks_one_even_if_the_environment_names_another() -> None:
     assert Settings.read({"port": 0}, {"COATCHECK_PORT": "9002"}).port == 0
+
+
+SECRET = "0123456789abcdefghijklmnopqrstuv"
+SHARED = {"COATCHECK_STORE": "redis://:a-secret@host/0"}
+
+
+@pytest.mark.parametrize("store", ["redis://host", "rediss+cluster://host", "postgres://host", "postgresql://host"])
+def test_a_shared_store_needs_a_secret_and_is_told_how_to_make_one(store: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"COATCHECK_SECRET.*python3 -c"):
+        assert Settings.read({"store": store}, {}).secrets
+    settings = Settings.read({"store": store}, {"COATCHECK_SECRET": SECRET})
+    assert (settings.shared, settings.secrets) == (True, (SECRET,))
+
+
+@pytest.mark.parametrize("store", ["", "memory:", "file:sessions", "sqlite:///sessions.db"])
+def test_a_local_store_takes_no_notice_of_a_secret(store: str) -> None:
+    settings = Settings.read({"store": store}, {"COATCHECK_SECRET": "short", "COATCHECK_SECRET_FILE": "/no/such/file"})
+    assert (settings.shared, settings.secret) == (False, "")
+
+
+@pytest.mark.parametrize("secret", [SECRET[:-1], "ab" * 16, f"{SECRET} {SECRET[:-1]}", " \n"])
+def test_a_secret_that_could_be_guessed_is_refused_and_never_repeated(secret: str) -> None:
+    with pytest.raises(ConfigurationError, match="COATCHECK_SECRET") as caught:
+        assert Settings.read({}, {**SHARED, "COATCHECK_SECRET": secret}).secrets
+    assert not any(part in str(caught.value) for part in secret.split())
+    assert "a-secret" not in str(caught.value)
+
+
+def test_several_secrets_are_separated_by_white_space_and_the_first_seals() -> None:
+    settings = Settings.read({}, {**SHARED, "COATCHECK_SECRET": f" {SECRET}\n{SECRET[::-1]} "})
+    assert settings.secrets == (SECRET, SECRET[::-1])
+
+
+def test_no_flag_and_no_repr_has_the_secret() -> None:
+    """Everybody on the machine can see the flags of a process."""
+    settings = Settings.read({"secret": "x" + SECRET}, {**SHARED, "COATCHECK_SECRET": SECRET})
+    assert settings.secrets == (SECRET,)
+    assert SECRET not in repr(settings)
+
+
+def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET + "\n")
+    assert Settings.read({}, {**SHARED, "COATCHECK_SECRET_FILE": str(file)}).secrets == (SECRET,)
+    with pytest.raises(ConfigurationError, match="set one of them"):
+        Settings.read({}, {**SHARED, "COATCHECK_SECRET_FILE": str(file), "COATCHECK_SECRET": SECRET})
+
+
+@pytest.mark.parametrize("content", [None, b"", b"x" * 5000, b"\xff" * 40])
+def test_a_file_that_holds_no_secret_is_refused_by_its_variable(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+    with pytest.raises(ConfigurationError, match="COATCHECK_SECRET_FILE"):
+        Settings.read({}, {**SHARED, "COATCHECK_SECRET_FILE": str(tmp_path / "secret")})
 
 
 def test_the_data_directory_is_made_for_us_alone(tmp_path: Path) -> None:

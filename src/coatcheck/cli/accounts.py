@@ -24,7 +24,8 @@ def add(arguments: argparse.Namespace) -> None:
     name = checked_name(arguments.name)
     password = _password(from_stdin=arguments.password_stdin)
     judge_new(password, name)
-    prepare(settings.data_dir)
+    if not settings.shared:
+        prepare(settings.data_dir)
 
     async def work() -> None:
         passwords = Passwords()

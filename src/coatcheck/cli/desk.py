@@ -1,6 +1,6 @@
-"""What the commands stand on: the server's database and sessions, opened beside a server that may be running.
+"""What the commands stand on: a server's accounts, keys and sessions, opened beside servers that may be running.
 
-A running server hears of what is done here through the feed in the database, within a quarter of a second.
+A running server hears of what is done here through the feed, within a quarter of a second.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Seque
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from coatcheck import Coatcheck
 from coatcheck.cli.main import NotDone
 from coatcheck.errors import ConfigurationError
-from coatcheck.feeds.sqlite import SQLiteFeed
 from coatcheck.server.accounts import Accounts
-from coatcheck.server.database import Database
-from coatcheck.server.server import store_of
+from coatcheck.server.in_use import in_use, require_finished
+from coatcheck.server.keys import Keys
+from coatcheck.server.places import Places, places_of
 from coatcheck.server.settings import Settings, prepare
 
+T = TypeVar("T")
 
-def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a command's coroutine."""
-    asyncio.run(work())
+
+def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a command's coroutine, and return what it returns."""
+    return asyncio.run(work())
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
@@ -39,9 +41,10 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         NotDone: there is no data.
     """
     settings = Settings.read(vars(arguments))
-    if not there(settings.database):
-        raise NotDone(f"there is no coatcheck data in {settings.data_dir}: name it with --data-dir")
-    prepare(settings.data_dir)
+    if not settings.shared:
+        if not there(settings.database):
+            raise NotDone(f"there is no coatcheck data in {settings.data_dir}: name it with --data-dir")
+        prepare(settings.data_dir)
     return settings
 
 
@@ -62,14 +65,24 @@ async def accounts_of(settings: Settings) -> AsyncGenerator[Accounts]:
     """Open the accounts.
 
     Raises:
-        StoreUnavailable
+        StoreUnavailable, ConfigurationError
+        Conflict: they are being moved to another store.
     """
-    database = Database(settings.database)
-    await database.open()
-    try:
-        yield Accounts(database)
-    finally:
-        await database.close()
+    async with _using(settings) as places:
+        await places.documents.open()
+        yield Accounts(places.documents)
+
+
+@asynccontextmanager
+async def keys_of(settings: Settings) -> AsyncGenerator[Keys]:
+    """Open the place of the keys.
+
+    Raises:
+        StoreUnavailable, ConfigurationError
+        Conflict: they are being moved to another store.
+    """
+    async with _using(settings) as places:
+        yield places.keys
 
 
 @asynccontextmanager
@@ -78,9 +91,27 @@ async def coat_of(settings: Settings) -> AsyncGenerator[Coatcheck]:
 
     Raises:
         StoreUnavailable, ConfigurationError
+        Conflict: they are being moved to another store.
     """
-    async with Coatcheck(store_of(settings), feed=SQLiteFeed(settings.database), on_event=lambda _: None) as coat:
+    async with (
+        _using(settings) as places,
+        Coatcheck(places.store, feed=places.feed, on_event=lambda _: None) as coat,
+    ):
         yield coat
+
+
+@asynccontextmanager
+async def _using(settings: Settings) -> AsyncGenerator[Places]:
+    """Use what is there, beside servers and other commands; but nothing is changed that is being moved."""
+    places = places_of(settings)
+    with in_use(settings, places.store):
+        try:
+            if settings.shared or there(settings.database):
+                await places.documents.open()
+                await require_finished(places.store, places.documents)
+            yield places
+        finally:
+            await places.documents.close()
 
 
 def show(content: Any) -> None:

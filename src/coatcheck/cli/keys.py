@@ -9,34 +9,47 @@ from typing import Any
 from coatcheck.cli import desk
 from coatcheck.cli.main import NotDone
 from coatcheck.clock import system_clock
-from coatcheck.keyfile import PUBLISH_AHEAD, KeyFile, StoredKey
+from coatcheck.keyfile import PUBLISH_AHEAD, StoredKey
 from coatcheck.server.settings import Settings
 
 
 def show(arguments: argparse.Namespace) -> None:
     """List the keys by role; never anything secret of them."""
-    _print(_file(arguments).keys(), arguments)
+    settings = _settings(arguments)
+
+    async def work() -> None:
+        async with desk.keys_of(settings) as keys:
+            found = await keys.keys()
+        _print(found, arguments)
+
+    desk.run(work)
 
 
 def rotate(arguments: argparse.Namespace) -> None:
     """Let the upcoming key sign."""
-    file = _file(arguments)
-    wait = _published_in(file.keys())
-    if wait > 0 and not arguments.now:
-        raise NotDone(
-            f"the upcoming key was published less than {PUBLISH_AHEAD // timedelta(minutes=1)} minutes ago: "
-            f"try again in {wait} s. With --now it signs at once, and services that hold an older JWKS refuse "
-            "new tokens until they fetch it again"
-        )
-    file.rotate(published_for=timedelta(0) if arguments.now else PUBLISH_AHEAD)
-    _print(file.keys(), arguments)
+    settings = _settings(arguments)
+
+    async def work() -> None:
+        async with desk.keys_of(settings) as keys:
+            wait = _published_in(await keys.keys())
+            if wait > 0 and not arguments.now:
+                raise NotDone(
+                    f"the upcoming key was published less than {PUBLISH_AHEAD // timedelta(minutes=1)} minutes ago: "
+                    f"try again in {wait} s. With --now it signs at once, and services that hold an older JWKS refuse "
+                    "new tokens until they fetch it again"
+                )
+            await keys.rotate(published_for=timedelta(0) if arguments.now else PUBLISH_AHEAD)
+            found = await keys.keys()
+        _print(found, arguments)
+
+    desk.run(work)
 
 
-def _file(arguments: argparse.Namespace) -> KeyFile:
+def _settings(arguments: argparse.Namespace) -> Settings:
     settings = Settings.read(vars(arguments))
-    if not desk.there(settings.key_file):
+    if not settings.shared and not desk.there(settings.key_file):
         raise NotDone(f"there are no keys in {settings.data_dir}: name the directory with --data-dir")
-    return KeyFile(settings.key_file)
+    return settings
 
 
 def _published_in(keys: list[StoredKey]) -> int:

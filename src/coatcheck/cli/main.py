@@ -25,7 +25,14 @@ DONE, NOT_DONE, WRONG, UNAVAILABLE = 0, 1, 2, 3
 _EPILOG: Final = "exit codes: 0 done; 1 not done; 2 wrong command line or setting; 3 the store does not answer"
 _HYPHENATED_ID: Final = re.compile(r"-[0-9A-Za-z_-]{20}[AQgw]")
 _DATA: Final = ("--data-dir", {"metavar": "DIR", "help": "database and keys (COATCHECK_DATA_DIR; ./coatcheck-data)"})
-_STORE: Final = ("--store", {"metavar": "URL", "help": "memory:, file:DIR or sqlite:///PATH (COATCHECK_STORE)"})
+_STORE: Final = (
+    "--store",
+    {
+        "metavar": "URL",
+        "help": "sqlite:, file:, memory:; or, for many machines, redis:, postgresql: (COATCHECK_STORE); these hold "
+        "accounts and keys too, and need COATCHECK_SECRET",
+    },
+)
 _JSON: Final = ("--json", {"action": "store_true", "help": "print JSON"})
 _NAME: Final = ("name", {"metavar": "NAME", "help": "the account's name"})
 
@@ -63,6 +70,23 @@ _COMMANDS: Final = (
         ),
     ),
     _Command(
+        words=("migrate",),
+        help="make the schema of a store, or move to another one",
+        module="migrate",
+        function="migrate",
+        arguments=(
+            ("--from", {"dest": "source", "metavar": "URL", "help": "the store that everything is in"}),
+            ("--to", {"dest": "target", "metavar": "URL", "help": "the store to move it to; it must be empty"}),
+            (
+                "--ahead",
+                {"action": "store_true", "help": "only copy, while servers still run; finish without it later"},
+            ),
+            _DATA,
+            _STORE,
+            _JSON,
+        ),
+    ),
+    _Command(
         words=("accounts", "add"),
         help="make an account",
         module="accounts",
@@ -70,6 +94,7 @@ _COMMANDS: Final = (
         arguments=(
             _NAME,
             _DATA,
+            _STORE,
             _JSON,
             ("--password-stdin", {"action": "store_true", "help": "read the password from standard input"}),
             ("--admin", {"action": "store_true", "help": "make it an administrator"}),
@@ -80,7 +105,7 @@ _COMMANDS: Final = (
         help="list the accounts",
         module="accounts",
         function="show",
-        arguments=(_DATA, _JSON),
+        arguments=(_DATA, _STORE, _JSON),
     ),
     _Command(
         words=("accounts", "disable"),
@@ -94,7 +119,7 @@ _COMMANDS: Final = (
         help="let a disabled account sign in again",
         module="accounts",
         function="enable",
-        arguments=(_NAME, _DATA, _JSON),
+        arguments=(_NAME, _DATA, _STORE, _JSON),
     ),
     _Command(
         words=("sessions", "list"),
@@ -127,7 +152,7 @@ _COMMANDS: Final = (
         help="list the signing keys by role",
         module="keys",
         function="show",
-        arguments=(_DATA, _JSON),
+        arguments=(_DATA, _STORE, _JSON),
     ),
     _Command(
         words=("keys", "rotate"),
@@ -136,6 +161,7 @@ _COMMANDS: Final = (
         function="rotate",
         arguments=(
             _DATA,
+            _STORE,
             _JSON,
             (
                 "--now",

@@ -2,38 +2,39 @@
 
 `version` counts what ends every proof under way: a new password, and being disabled. A sign-in that was proved
 against an older version does not stand (`coatcheck.server.proof`).
+
+    account/<id>           the account
+    name/<hash of it>      the id of the account that has the name: who commits it first has it
+    any-account            is there when there is any
+    disabled/<id>          is there when the account is
+    unfinished/<id>        the account's sessions are to be ended: since when, and for which version of it
 """
 
 from __future__ import annotations
 
 import builtins
+import hashlib
 import secrets
-import sqlite3
 import unicodedata
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+import msgspec
+
 from coatcheck.clock import Clock, system_clock
-from coatcheck.errors import Conflict, InvalidValue
-from coatcheck.server.database import Database
+from coatcheck.documents import MAX_KEYS, Documents, Values
+from coatcheck.errors import Conflict, InvalidValue, StoreUnavailable
+from coatcheck.server.document import every, pack, unpack, until_committed
 
 MAX_NAME: Final = 64
 # Normal form C has at least a quarter of what it was made of: what is longer than this is too long afterwards as well.
 # Normalising takes time that grows with the square of the length: 60 000 octets of accents would hold up the loop.
 _MOST_TO_NORMALISE = 4 * MAX_NAME + 1
 
-_BY_ID = "SELECT * FROM server_accounts WHERE id = ?"
-_BY_NAME = "SELECT * FROM server_accounts WHERE folded = ?"
-_LIST = "SELECT * FROM server_accounts ORDER BY folded"
-_LIST_DISABLED = "SELECT * FROM server_accounts WHERE disabled = 1"
-_DISABLE = "UPDATE server_accounts SET disabled = 1, version = version + 1 WHERE folded = ?"
-_ENABLE = "UPDATE server_accounts SET disabled = 0 WHERE folded = ?"
-_CHANGE = """
-    UPDATE server_accounts SET password_hash = ?, version = version + 1 WHERE id = ? AND version = ? AND disabled = 0
-"""
-_BEGIN_ENDING = "INSERT OR REPLACE INTO server_unfinished VALUES (?, ?)"
-_END_ENDING = "DELETE FROM server_unfinished WHERE account = ?"
-_LIST_UNFINISHED = "SELECT account FROM server_unfinished WHERE at <= ?"
+_ACCOUNT, _DISABLED, _UNFINISHED, _ANY = "account/", "disabled/", "unfinished/", "any-account"
+_THERE: Final = b"\x01"
+_NOBODY: Final = "nobody"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,11 +60,18 @@ class Account:
     version: int
 
 
-class Accounts:
-    """The accounts in the server's database. All methods may raise StoreUnavailable."""
+class _Mark(msgspec.Struct, frozen=True):
+    """An account's sessions are to be ended: milliseconds since the epoch, and the version that says so."""
 
-    def __init__(self, database: Database, *, clock: Clock = system_clock) -> None:
-        self._database = database
+    at: int
+    version: int
+
+
+class Accounts:
+    """The accounts among the server's documents. All methods may raise StoreUnavailable."""
+
+    def __init__(self, documents: Documents, *, clock: Clock = system_clock) -> None:
+        self._documents = documents
         self._clock = clock
 
     async def add(self, name: str, password_hash: str, *, admin: bool = False) -> Account:
@@ -73,7 +81,10 @@ class Accounts:
             InvalidValue: the name cannot be one.
             Conflict: it is taken.
         """
-        return await self._add(name, password_hash, admin=admin, only_first=False)
+        account = self._new(name, password_hash, admin=admin)
+        if not await self._enter(account, {}):
+            raise Conflict("this name is taken")
+        return account
 
     async def add_first(self, name: str, password_hash: str) -> Account:
         """Make the first account, an administrator, in one step with making sure that it is the first.
@@ -82,28 +93,35 @@ class Accounts:
             InvalidValue: the name cannot be one.
             Conflict: there is an account already.
         """
-        return await self._add(name, password_hash, admin=True, only_first=True)
+        account = self._new(name, password_hash, admin=True)
+        if not await self._enter(account, {_ANY: None}):
+            raise Conflict("there is an account already")
+        return account
 
     async def find(self, name: str) -> Account | None:
         """Return the account with this name, in whatever case it is typed, or None."""
-        folded = fold(name)
-        return await self._database.read(lambda connection: _one(connection, _BY_NAME, (folded,)))
+        [id] = await self._documents.get(_key_of_name(name))
+        # Nobody's account is asked for as well: that a name is unknown must not show in the time it takes.
+        return await self.get(_NOBODY if id is None else id.decode("ascii"))
 
     async def get(self, id: str) -> Account | None:
         """Return the account with this id, or None."""
-        return await self._database.read(lambda connection: _one(connection, _BY_ID, (id,)))
+        return (await self._read(id))[1]
 
     async def list(self) -> builtins.list[Account]:
         """Return all accounts, by name."""
-        return await self._database.read(lambda connection: _all(connection, _LIST))
+        found = [_account(id, stored) async for id, stored in every(self._documents, _ACCOUNT)]
+        return sorted(found, key=lambda account: fold(account.name))
 
     async def disabled(self) -> builtins.list[Account]:
         """Return the accounts that may not sign in."""
-        return await self._database.read(lambda connection: _all(connection, _LIST_DISABLED))
+        found = await self._get_all([id async for id, _ in every(self._documents, _DISABLED)])
+        return [account for account in found if account.disabled]
 
     async def exist(self) -> bool:
         """Say whether there is any account."""
-        return await self._database.read(_any)
+        [found] = await self._documents.get(_ANY)
+        return found is not None
 
     async def set_password(self, account: Account, password_hash: str) -> Account:
         """Give an account a new password, once: whoever else held the old one loses the race.
@@ -117,49 +135,56 @@ class Accounts:
         Raises:
             Conflict: password or state have changed since.
         """
-        now = self._clock()
 
-        def work(connection: sqlite3.Connection) -> Account | None:
-            if not connection.execute(_CHANGE, (password_hash, account.id, account.version)).rowcount:
-                return None
-            connection.execute(_BEGIN_ENDING, (account.id, now))
-            return _one(connection, _BY_ID, (account.id,))
+        async def step() -> Account | None:
+            stored, now = await self._read(account.id)
+            if now is None or now.disabled or now.version != account.version:
+                raise Conflict("the account has changed meanwhile")
+            changed = replace(now, password_hash=password_hash, version=now.version + 1)
+            return changed if await self._replace(stored, changed, self._mark(changed)) else None
 
-        changed = await self._database.write(work)
-        if changed is None:
-            raise Conflict("the account has changed meanwhile")
-        return changed
+        return await until_committed(step)
 
-    async def finished(self, id: str) -> None:
-        """Note that the sessions of an account with a new password have been ended."""
-        await self._database.note(lambda connection: connection.execute(_END_ENDING, (id,)).rowcount)
+    async def finished(self, account: Account) -> None:
+        """Note that the sessions of an unfinished account, as it is handed in, have been ended."""
+        key = _UNFINISHED + account.id
+        [stored] = await self._documents.get(key)
+        # A later change is somebody else's to finish. Where this commit loses, it is to one, or to who was faster.
+        if stored is not None and _mark(stored).version <= account.version:
+            await self._documents.note({key: stored}, {key: None})
 
-    async def unfinished(self, before: int) -> builtins.list[str]:
-        """Return the accounts with a new password since then whose sessions are not ended: a process was killed."""
-        return await self._database.read(
-            lambda connection: [id for (id,) in connection.execute(_LIST_UNFINISHED, (before,))]
-        )
+    async def unfinished(self, before: int) -> builtins.list[Account]:
+        """Return the accounts whose sessions should have been ended by then, and are not: a process was killed."""
+        marks = [(id, _mark(stored)) async for id, stored in every(self._documents, _UNFINISHED)]
+        return await self._get_all([id for id, mark in marks if mark.at <= before])
 
     async def rehash(self, account: Account, password_hash: str) -> None:
         """Store the same password's hash with new parameters, unless the stored one has changed meanwhile."""
-        statement = "UPDATE server_accounts SET password_hash = ? WHERE id = ? AND password_hash = ?"
-        values = (password_hash, account.id, account.password_hash)
-        await self._database.write(lambda connection: connection.execute(statement, values).rowcount)
+        stored, now = await self._read(account.id)
+        if now is not None and now.password_hash == account.password_hash:
+            # Whoever loses leaves it as it is: it is due at the next sign-in as well.
+            await self._replace(stored, replace(now, password_hash=password_hash), {})
 
     async def disable(self, name: str) -> Account | None:
         """Let an account sign in no more, and return it; None if there is none.
 
-        Its sessions are not touched: end them *afterwards*, with `Sessions.revoke_all`, never before.
+        Its sessions are not touched: end them *afterwards*, with `Sessions.revoke_all`, never before. It is
+        `unfinished` until then.
         """
-        # The version moves even if it was disabled already: saying it twice must not be weaker.
-        return await self._change(name, _DISABLE)
+
+        def edit(now: Account) -> tuple[Account, Values]:
+            # The version moves even if it was disabled already: saying it twice must not be weaker.
+            changed = replace(now, disabled=True, version=now.version + 1)
+            return changed, {_DISABLED + now.id: _THERE, **self._mark(changed)}
+
+        return await self._change(name, edit)
 
     async def enable(self, name: str) -> Account | None:
         """Let an account sign in again, and return it; None if there is none."""
-        return await self._change(name, _ENABLE)
+        return await self._change(name, lambda now: (replace(now, disabled=False), {_DISABLED + now.id: None}))
 
-    async def _add(self, name: str, password_hash: str, *, admin: bool, only_first: bool) -> Account:
-        account = Account(
+    def _new(self, name: str, password_hash: str, *, admin: bool) -> Account:
+        return Account(
             id="acct_" + secrets.token_urlsafe(16),
             name=checked_name(name),
             password_hash=password_hash,
@@ -169,27 +194,47 @@ class Accounts:
             version=1,
         )
 
-        def work(connection: sqlite3.Connection) -> bool:
-            if only_first and _any(connection):
-                return False
-            if _one(connection, _BY_NAME, (fold(account.name),)) is not None:
-                return False
-            row = (account.id, account.name, fold(account.name), password_hash, admin, account.created_at)
-            connection.execute("INSERT INTO server_accounts VALUES (?, ?, ?, ?, ?, 0, ?, 1)", row)
-            return True
+    async def _enter(self, account: Account, expected: Values) -> bool:
+        key, name = _ACCOUNT + account.id, _key_of_name(account.name)
+        writes = {key: pack(account), name: account.id.encode("ascii"), _ANY: _THERE}
+        return await self._documents.commit({key: None, name: None, **expected}, writes)
 
-        if not await self._database.write(work):
-            raise Conflict("there is an account already" if only_first else "this name is taken")
-        return account
+    async def _change(self, name: str, edit: Callable[[Account], tuple[Account, Values]]) -> Account | None:
+        account = await self.find(name)
+        if account is None:
+            return None
 
-    async def _change(self, name: str, statement: str) -> Account | None:
-        folded = fold(name)
+        async def step() -> Account | None:
+            stored, now = await self._read(account.id)
+            if now is None:
+                raise StoreUnavailable("store damaged: an account is gone")
+            changed, more = edit(now)
+            return changed if await self._replace(stored, changed, more) else None
 
-        def work(connection: sqlite3.Connection) -> Account | None:
-            connection.execute(statement, (folded,))
-            return _one(connection, _BY_NAME, (folded,))
+        return await until_committed(step)
 
-        return await self._database.write(work)
+    async def _read(self, id: str) -> tuple[bytes | None, Account | None]:
+        """Return an account as it is stored, to be replaced, and as it is; or nothing."""
+        try:
+            [stored] = await self._documents.get(_ACCOUNT + id)
+        except InvalidValue:
+            return None, None  # not an id that we would give
+        return stored, None if stored is None else _account(id, stored)
+
+    async def _get_all(self, ids: Sequence[str]) -> builtins.list[Account]:
+        found: builtins.list[Account] = []
+        for start in range(0, len(ids), MAX_KEYS):
+            some = ids[start : start + MAX_KEYS]
+            stored = await self._documents.get(*(_ACCOUNT + id for id in some))
+            found += [_account(id, one) for id, one in zip(some, stored, strict=True) if one is not None]
+        return found
+
+    async def _replace(self, stored: bytes | None, account: Account, more: Values) -> bool:
+        key = _ACCOUNT + account.id
+        return await self._documents.commit({key: stored}, {key: pack(account), **more})
+
+    def _mark(self, account: Account) -> Values:
+        return {_UNFINISHED + account.id: pack(_Mark(self._clock(), account.version))}
 
 
 def fold(name: str) -> str:
@@ -215,28 +260,17 @@ def _normal(name: str) -> str:
     return unicodedata.normalize("NFC", name[:_MOST_TO_NORMALISE])
 
 
-def _one(connection: sqlite3.Connection, query: str, values: tuple[str, ...]) -> Account | None:
-    row = connection.execute(query, values).fetchone()
-    return None if row is None else _account(row)
+def _key_of_name(name: str) -> str:
+    # Its hash: 64 characters may have more octets than a key, and what is typed may be no text at all.
+    return "name/" + hashlib.sha256(fold(name).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _all(connection: sqlite3.Connection, query: str) -> list[Account]:
-    rows = connection.execute(query).fetchall()
-    return [_account(row) for row in rows]
+def _account(id: str, stored: bytes) -> Account:
+    account = unpack(stored, Account, "an account")
+    if account.id != id:
+        raise StoreUnavailable("store damaged: an account answers to another's id")
+    return account
 
 
-def _any(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT 1 FROM server_accounts LIMIT 1").fetchone() is not None
-
-
-def _account(row: tuple[str, str, str, str, int, int, int, int]) -> Account:
-    id, name, _, password_hash, admin, disabled, created_at, version = row
-    return Account(
-        id=id,
-        name=name,
-        password_hash=password_hash,
-        admin=bool(admin),
-        disabled=bool(disabled),
-        created_at=created_at,
-        version=version,
-    )
+def _mark(stored: bytes) -> _Mark:
+    return unpack(stored, _Mark, "a note about an account")

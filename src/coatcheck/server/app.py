@@ -1,6 +1,7 @@
 """The application: guard, then sessions, then pages and API.
 
     Guard( by path:   /livez, /readyz, /openapi.json, /.well-known/jwks.json, /static/   -> Starlette
+                      /feed, /feed/snapshot, if there is a feed token                    -> FeedEndpoint
                       everything else -> errors as pages( sessions and CSRF( alarm( Starlette ) ) ) )
 
 What needs no credential goes past the sessions: it answers whatever the store does.
@@ -23,8 +24,9 @@ from starlette.types import ExceptionHandler
 from coatcheck import Exchange
 from coatcheck.core import challenge
 from coatcheck.errors import CoatcheckError, CredentialError
-from coatcheck.server import api, pages
+from coatcheck.server import api, feed_endpoint, pages
 from coatcheck.server.attempts import Alarm
+from coatcheck.server.feed_endpoint import FeedEndpoint
 from coatcheck.server.guard import Guard
 from coatcheck.server.messages import Problem
 from coatcheck.server.server import Server
@@ -48,6 +50,8 @@ def create_app(server: Server) -> App:
     starlette.state.server = server
     alarmed = _Alarmed(starlette, server.alarm)
     with_sessions = _ErrorPages(CoatcheckMiddleware(alarmed, coatcheck=server.coat), starlette)
+    tokens = server.settings.feed_tokens
+    raw: Mapping[str, App] = dict.fromkeys(feed_endpoint.PATHS, FeedEndpoint(server.feed_hub, tokens)) if tokens else {}
 
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope.get("path", "")
@@ -55,7 +59,7 @@ def create_app(server: Server) -> App:
             # Whatever the proxy speaks to us: a page of http://our-host is another site's (F2).
             scope = {**scope, "scheme": "https"}
         needs_none = path in _OPEN or path.startswith(_OPEN_FOLDER)
-        await (starlette if needs_none else with_sessions)(scope, receive, send)
+        await raw.get(path, starlette if needs_none else with_sessions)(scope, receive, send)
 
     def page(scope: Scope, status: int) -> App | None:
         return None if _is_api(scope["path"]) else pages.error_page(Request({**scope, "app": starlette}), status)
@@ -104,7 +108,7 @@ class _ErrorPages:
 
 
 def _is_api(path: str) -> bool:
-    return path.startswith("/api/") or path in _OPEN
+    return path.startswith("/api/") or path in _OPEN or path in feed_endpoint.PATHS
 
 
 def _is_json_error(message: Message) -> bool:

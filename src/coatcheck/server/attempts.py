@@ -1,8 +1,8 @@
 """Attempts: how often passwords may be tried, per account and per address; and Alarm, which counts guessed cookies.
 
 An attempt counts from the moment it begins, so that many at once cannot slip through together; a success takes it
-back. Names that nobody has count like the others. The counters are in the database: a restart forgets nothing (only a
-power cut may), and several processes count together.
+back. Names that nobody has count like the others. The counters are documents, one for each name and one for each
+address: a restart forgets nothing (only a power cut may), and several processes count together.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import logging
-import sqlite3
+import secrets
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+from coatcheck import Keyring
 from coatcheck.clock import Clock, system_clock
+from coatcheck.documents import Documents
 from coatcheck.errors import BadSignature, CoatcheckError, CredentialError, Malformed, Revoked, Superseded
 from coatcheck.server.accounts import fold
-from coatcheck.server.database import Database
+from coatcheck.server.document import pack, unpack, until_committed
 
 WINDOW: Final = 15 * 60 * 1000  # milliseconds
 PER_ACCOUNT: Final = 10
@@ -42,24 +45,36 @@ class TooMany(CoatcheckError):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """An attempt that has begun."""
+    """An attempt that has begun, and where it is counted."""
 
-    id: int
-    account: bytes
+    id: bytes
+    account: str
+    address: str
+
+
+class _Begun(msgspec.Struct, frozen=True, array_like=True):
+    """An attempt as it is stored: an id and milliseconds since the epoch."""
+
+    id: bytes
+    at: int
+
+
+_Counted = tuple[_Begun, ...]
 
 
 class Attempts:
     """Counts the sign-in attempts of the last quarter of an hour. All methods may raise StoreUnavailable.
 
     Args:
-        database: where they are kept.
-        key: secret octets. Names are kept as MACs under it: people type passwords into the wrong field (S17).
+        documents: where they are kept.
+        keyring: names and addresses are kept as MACs under a key of it: people type passwords into the wrong field
+            (S17). It need not be filled before the first attempt.
         clock: milliseconds since the epoch.
     """
 
-    def __init__(self, database: Database, key: bytes, *, clock: Clock = system_clock) -> None:
-        self._database = database
-        self._key = key
+    def __init__(self, documents: Documents, keyring: Keyring, *, clock: Clock = system_clock) -> None:
+        self._documents = documents
+        self._keyring = keyring
         self._clock = clock
 
     async def begin(self, name: str, address: str) -> Attempt:
@@ -72,38 +87,53 @@ class Attempts:
         Raises:
             TooMany: name or address have had theirs; it is not counted then.
         """
-        now, source = self._clock(), network(address)
-        account = hmac.digest(self._key, fold(name).encode("utf-8", "surrogatepass"), "sha256")
+        now = self._clock()
+        account, source = self._place("account", fold(name)), self._place("address", network(address))
+        attempt = Attempt(secrets.token_bytes(8), account, source)
 
-        def work(connection: sqlite3.Connection) -> Attempt:
-            # Those from the future were noted before the clock was set back: they would lock out until it is there.
-            connection.execute("DELETE FROM server_attempts WHERE at <= ? OR at > ?", (now - WINDOW, now + WINDOW))
-            for column, value, most, words in (
-                ("account", account, PER_ACCOUNT, "for this account"),
-                ("address", source, PER_ADDRESS, "from this address"),
+        async def step() -> Attempt | None:
+            stored = dict(zip((account, source), await self._documents.get(account, source), strict=True))
+            counted = {key: _counted(one, now) for key, one in stored.items()}
+            for key, most, words in (
+                (account, PER_ACCOUNT, "for this account"),
+                (source, PER_ADDRESS, "from this address"),
             ):
-                wait = _wait(connection, column, value, most, now)
+                wait = _wait(counted[key], most, now)
                 if wait:
                     raise TooMany(f"more than {most} attempts to sign in {words} in 15 minutes", wait)
-            values = (now, account, source)
-            cursor = connection.execute("INSERT INTO server_attempts (at, account, address) VALUES (?, ?, ?)", values)
-            return Attempt(cursor.lastrowid or 0, account)
+            writes = {key: pack((*begun, _Begun(attempt.id, now))) for key, begun in counted.items()}
+            return attempt if await self._documents.note(stored, writes, expires_at=now + WINDOW) else None
 
-        return await self._database.note(work)
+        return await until_committed(step)
 
     async def succeeded(self, attempt: Attempt) -> None:
         """Take the attempt back, and forget the account's failures; those of the address still count."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            connection.execute("DELETE FROM server_attempts WHERE id = ?", (attempt.id,))
-            connection.execute("UPDATE server_attempts SET account = NULL WHERE account = ?", (attempt.account,))
-
-        await self._database.note(work)
+        await self._take_back(attempt, lambda _: ())
 
     async def undo(self, attempt: Attempt) -> None:
         """Take the attempt back: no password was checked."""
-        statement = "DELETE FROM server_attempts WHERE id = ?"
-        await self._database.note(lambda connection: connection.execute(statement, (attempt.id,)).rowcount)
+        await self._take_back(attempt, lambda counted: _without(counted, attempt.id))
+
+    async def _take_back(self, attempt: Attempt, remaining: Callable[[_Counted], _Counted]) -> None:
+        """Take an attempt back from its address, and leave of its account's what is remaining."""
+        now = self._clock()
+
+        async def step() -> bool | None:
+            account, source = await self._documents.get(attempt.account, attempt.address)
+            left = {
+                attempt.account: remaining(_counted(account, now)),
+                attempt.address: _without(_counted(source, now), attempt.id),
+            }
+            stored = {attempt.account: account, attempt.address: source}
+            writes = {key: pack(counted) if counted else None for key, counted in left.items()}
+            return await self._documents.note(stored, writes, expires_at=now + WINDOW) or None
+
+        await until_committed(step)
+
+    def _place(self, kind: str, value: str) -> str:
+        # At every attempt anew: all servers of one store count under the keys that they share.
+        key = self._keyring.derive("sign-in attempts")[0]
+        return f"attempt/{kind}/{hmac.digest(key, value.encode('utf-8', 'surrogatepass'), 'sha256').hex()}"
 
 
 class Alarm:
@@ -146,9 +176,18 @@ def network(address: str) -> str:
     return str(parsed)
 
 
-def _wait(connection: sqlite3.Connection, column: str, value: bytes | str, most: int, now: int) -> int:
+def _counted(stored: bytes | None, now: int) -> _Counted:
+    """Return the attempts that count at `now`, oldest first."""
+    begun = () if stored is None else unpack(stored, _Counted, "a count of sign-in attempts")
+    # Those from the future were noted before a clock was set back: they would lock out until it is there again.
+    return tuple(sorted((one for one in begun if now - WINDOW < one.at <= now + WINDOW), key=lambda one: one.at))
+
+
+def _without(counted: _Counted, id: bytes) -> _Counted:
+    return tuple(one for one in counted if one.id != id)
+
+
+def _wait(counted: _Counted, most: int, now: int) -> int:
     """Return in how many seconds the next attempt may begin, or 0 if it may now."""
     # The attempt that is `most` places back must have left the window.
-    query = f"SELECT at FROM server_attempts WHERE {column} = ? ORDER BY at DESC LIMIT 1 OFFSET ?"  # noqa: S608
-    row = connection.execute(query, (value, most - 1)).fetchone()
-    return 0 if row is None else max(1, -((row[0] + WINDOW - now) // -1000))
+    return 0 if len(counted) < most else max(1, -((counted[-most].at + WINDOW - now) // -1000))

@@ -159,7 +159,7 @@ class Proving:
         ended = await self._coat.sessions.revoke_all(
             account.id, keep=principal.session_id, reason="the password was changed"
         )
-        await self._accounts.finished(account.id)
+        await self._accounts.finished(changed)
         if exchange.head.value(b"authorization") is None:
             # Behind an access cookie the session is fetched first: it gets a new id like any other.
             await exchange.load_session()
@@ -210,4 +210,6 @@ async def disable(name: str, accounts: Accounts, sessions: Sessions) -> tuple[Ac
     account = await accounts.disable(name)
     if account is None:
         return None
-    return account, await sessions.revoke_all(account.id, reason="the account was disabled")
+    ended = await sessions.revoke_all(account.id, reason="the account was disabled")
+    await accounts.finished(account)
+    return account, ended

@@ -62,19 +62,24 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
 
 async def _run(server: Server, config: uvicorn.Config, listener: socket.socket) -> None:
     async with server:
-        await _Uvicorn(config, lambda: _announce(server)).serve([listener])
+        await _Uvicorn(config, lambda: _announce(server), server.feed_hub.end).serve([listener])
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn, which says when it listens."""
+    """uvicorn, which says when it listens, and when it is about to end."""
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None], end: Callable[[], None]) -> None:
         super().__init__(config)
         self._announce_once = announce
+        self._end = end
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._announce_once()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._end()  # it waits for answers under way, and those of the feed would have no end
+        await super().shutdown(sockets)
 
 
 class AccessFilter(logging.Filter):
@@ -134,10 +139,11 @@ def _announce(server: Server) -> None:
     settings, signing = server.settings, server.coat.keyring.signing
     durability = server.coat.store.durability
     kind = settings.store.partition(":")[0] or "sqlite"
+    data = "in the store: accounts, keys and limits" if settings.shared else settings.data_dir.resolve()
     lines = [
         f"coatcheck {coatcheck.__version__}",
         f"  address  {settings.url}  (listening on {settings.host} port {settings.port})",
-        f"  data     {settings.data_dir.resolve()}",
+        f"  data     {data}",
         f"  store    {kind}, {durability}: {_SURVIVES[durability]}",
         f"  keys     {signing.alg if signing else 'none'}",
     ]

@@ -5,40 +5,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable
 from types import TracebackType
 from typing import Final, Self
 
 from coatcheck import Coatcheck, Policy
 from coatcheck.clock import Clock, system_clock
-from coatcheck.errors import CoatcheckError, ConfigurationError, StoreUnavailable
+from coatcheck.errors import StoreUnavailable
 from coatcheck.events import OnEvent, log_event
-from coatcheck.feeds.sqlite import SQLiteFeed
-from coatcheck.keyfile import KeyFile
-from coatcheck.run import offload
 from coatcheck.server.accounts import Accounts
 from coatcheck.server.attempts import Alarm, Attempts
-from coatcheck.server.database import Database
+from coatcheck.server.feed_hub import FeedHub
+from coatcheck.server.in_use import in_use, require_finished
 from coatcheck.server.passwords import Passwords
+from coatcheck.server.places import places_of
 from coatcheck.server.proof import Proving
 from coatcheck.server.set_up import SetUp
-from coatcheck.server.settings import ALGORITHMS, Settings, prepare
-from coatcheck.store import Store
-from coatcheck.stores import store_from_url
-from coatcheck.stores.sqlite import SQLiteStore
+from coatcheck.server.settings import Settings, prepare
+from coatcheck.server.watch import Watch
 
 _log = logging.getLogger("coatcheck.server")
-_WATCH_EVERY_SECONDS: Final = 1.0
-# Whoever changes a password has ended the other sessions by then; milliseconds.
+# Whoever changes a password, or disables an account, has ended the sessions by then; milliseconds.
 _UNFINISHED_AFTER: Final = 10_000
 _READY_WITHIN_SECONDS: Final = 1.0
 # A session id that no session has: to ask the store for it costs one look-up.
 _NOBODY: Final = "A" * 22
+_MINUTE: Final = 60  # rounds of the watch
 
 
 class Server:
     """Everything behind the handlers: `request.app.state.server`.
-
-    Making one makes the data directory and the keys, if they are not there.
 
     Args:
         settings: from outside.
@@ -46,7 +42,7 @@ class Server:
         clock: milliseconds since the epoch.
         on_event: told of each step of a session's life; the log, if left out.
 
-    Attributes: `settings`, `coat`, `accounts`, `passwords`, `attempts`, `alarm`, `proof`, `set_up`, `keys`;
+    Attributes: `settings`, `coat`, `accounts`, `passwords`, `attempts`, `alarm`, `proof`, `set_up`, `keys`, `feed_hub`;
     `set_up_token` while there is no account.
 
     Raises:
@@ -61,57 +57,72 @@ class Server:
         clock: Clock = system_clock,
         on_event: OnEvent = log_event,
     ) -> None:
-        prepare(settings.data_dir)
+        places = places_of(settings, clock=clock)
         self.settings = settings
-        self.keys = KeyFile(settings.key_file, algorithm=ALGORITHMS[settings.algorithm], clock=clock)
+        self.keys, self._documents = places.keys, places.documents
         self.coat = Coatcheck(
-            store_of(settings),
-            self.keys.open(),
+            places.store,
+            # A ring that is made up, for as long as nothing is open; the real one is fetched then.
+            None,
             # Behind a proxy our own origin is the issuer's, whatever scheme the proxy speaks to us.
             Policy(issuer=settings.url, trusted_origins=frozenset({settings.url})),
-            SQLiteFeed(settings.database),
+            places.feed,
             clock=clock,
             on_event=on_event,
         )
-        self._database = Database(settings.database)
-        self.accounts = Accounts(self._database, clock=clock)
+        self.feed_hub = FeedHub(self.coat.feed, clock=clock)
+        self.accounts = Accounts(self._documents, clock=clock)
         self.passwords = passwords if passwords is not None else Passwords()
-        self.attempts = Attempts(self._database, self.coat.keyring.derive("sign-in attempts")[0], clock=clock)
+        self.attempts = Attempts(self._documents, self.coat.keyring, clock=clock)
         self.alarm = Alarm(clock=clock)
         self.proof = Proving(self.coat, self.accounts, self.passwords, self.attempts)
-        self.set_up = SetUp(self.accounts, self.passwords, clock=clock)
+        self.set_up = SetUp(self._documents, self.accounts, self.passwords, clock=clock)
         self.set_up_token: str | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._use = contextlib.ExitStack()
+        self._watch = Watch(
+            (1, self.adopt_keys),
+            (1, self.end_sessions_of_unfinished),
+            # Where it costs round trips, less often: nobody but whoever was killed half-way leaves any there.
+            (_MINUTE if settings.shared else 1, self.end_sessions_of_disabled),
+            (_MINUTE, self.set_up.renew),
+            (_MINUTE, self._sweep),
+        )
 
     async def open(self) -> None:
-        """Open database, store and feed, and begin to watch for changed keys; calling it again does nothing.
+        """Open everything, fetch the keys, and begin to watch for changed ones; calling it again does nothing.
+
+        What is not there yet is made: keys, schema, and, unless the store is shared, the data directory.
 
         Raises:
             StoreUnavailable, ConfigurationError
+            Conflict: its data are being moved to another store.
         """
-        if self._watching is not None:
+        if self._watch.is_running:
             return
         try:
-            await self._database.open()
+            if not self.settings.shared:
+                prepare(self.settings.data_dir)
+            self._use.enter_context(in_use(self.settings, self.coat.store))
+            await self._documents.open()
+            await require_finished(self.coat.store, self._documents)
+            self.coat.keyring.adopt(await self.keys.open())
             await self.coat.open()
             self.set_up_token = await self.set_up.issue()
             await self.end_sessions_of_disabled()
-            await self.end_sessions_of_unfinished(self.coat.clock())
-            self._watching = asyncio.create_task(self._watch())
+            await self.end_sessions_of_unfinished()
+            self._watch.start()
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Stop watching, and close what was opened; calling it again does nothing."""
-        if self._watching is not None:
-            self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
-            self._watching = None
+        await self._watch.stop()
         self.passwords.close()
+        await self.feed_hub.close()
         await self.coat.close()
-        await self._database.close()
+        await self._documents.close()
+        self._use.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -129,36 +140,31 @@ class Server:
 
     async def problems(self) -> list[str]:
         """Return what keeps the server from serving, in a few fixed words each; none if it is ready."""
-        found: list[str] = []
-        for what, ask in (
-            ("sessions", lambda: self.coat.store.load(_NOBODY)),
-            ("accounts", lambda: self.accounts.get("")),
-        ):
-            try:
-                async with asyncio.timeout(_READY_WITHIN_SECONDS):
-                    await ask()
-            except (StoreUnavailable, TimeoutError):
-                found.append(f"{what}: the store is unavailable")
+        asked = {"sessions": self.coat.store.load(_NOBODY), "accounts": self.accounts.exist()}
+        answers = await asyncio.gather(*(_answers(question) for question in asked.values()))
+        found = [f"{what}: the store is unavailable" for what, good in zip(asked, answers, strict=True) if not good]
         if self.coat.verifier.is_stale():
             found.append("revocations: the feed is silent")
         return found
 
     async def adopt_keys(self) -> bool:
-        """Take over the key file if it has changed, and say whether it had: a rotation reaches us without a restart.
+        """Take over the keys if they have changed, and say whether they had: a rotation reaches us without a restart.
 
         Raises:
-            ConfigurationError: it cannot be read.
+            ConfigurationError: they cannot be read.
+            StoreUnavailable
         """
-        ring = await offload(self.keys.changed)
+        ring = await self.keys.changed()
         if ring is not None:
             self.coat.keyring.adopt(ring)
+            _log.info("the keys have changed: the new ones are in use from now on")
         return ring is not None
 
     async def end_sessions_of_disabled(self) -> None:
         """End sessions that disabled accounts still have.
 
-        There are some where the process that disabled the account was killed half-way, and where sessions are in
-        this process's memory: another process can announce their end, but not remove them.
+        There are some where sessions are in this process's memory: another process can announce their end, but not
+        remove them.
 
         Raises:
             StoreUnavailable
@@ -167,41 +173,26 @@ class Server:
             if await self.coat.store.list(account.id):
                 await self.coat.sessions.revoke_all(account.id, reason="the account is disabled")
 
-    async def end_sessions_of_unfinished(self, before: int) -> None:
-        """End the sessions of accounts whose password was changed by a process that was killed half-way.
+    async def end_sessions_of_unfinished(self) -> None:
+        """End the sessions of accounts that a process has given a new password, or disabled, before it was killed.
 
         Nobody was told that it is done; but the old password is gone, and who used it may still be signed in.
 
         Raises:
             StoreUnavailable
         """
-        for id in await self.accounts.unfinished(before):
-            await self.coat.sessions.revoke_all(id, reason="the password was changed")
-            await self.accounts.finished(id)
+        for account in await self.accounts.unfinished(self.coat.clock() - _UNFINISHED_AFTER):
+            await self.coat.sessions.revoke_all(account.id, reason="the account was disabled, or its password changed")
+            await self.accounts.finished(account)
 
-    async def _watch(self) -> None:
-        trouble: str | None = None
-        while True:
-            await asyncio.sleep(_WATCH_EVERY_SECONDS)
-            try:
-                if await self.adopt_keys():
-                    _log.info("the key file has changed: its keys are in use from now on")
-                await self.end_sessions_of_disabled()
-                await self.end_sessions_of_unfinished(self.coat.clock() - _UNFINISHED_AFTER)
-                trouble = None
-            except (ConfigurationError, StoreUnavailable) as error:
-                if str(error) != trouble:
-                    _log.warning("%s", error)
-                trouble = str(error)
-            except CoatcheckError:
-                _log.exception("watching goes on")
+    async def _sweep(self) -> None:
+        await self._documents.sweep(self.coat.clock())
 
 
-def store_of(settings: Settings) -> Store:
-    """Return the store that the settings name; it is not opened yet.
-
-    Raises:
-        ConfigurationError: they name none.
-    """
-    # By its path and not by a URL: a path may have a question mark in it.
-    return store_from_url(settings.store) if settings.store else SQLiteStore(settings.database)
+async def _answers(question: Awaitable[object]) -> bool:
+    try:
+        async with asyncio.timeout(_READY_WITHIN_SECONDS):
+            await question
+    except (StoreUnavailable, TimeoutError):
+        return False
+    return True

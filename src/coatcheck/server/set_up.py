@@ -1,20 +1,25 @@
 """The one-time link that makes the first account, an administrator.
 
-It is printed where the server is started, and only there: whoever can read that terminal owns the server. Only its
-hash is kept, in memory: a restart makes a new one, as long as there is no account.
+It is printed where a server is started, and only there: whoever can read that terminal owns the server. Only its hash
+is kept, among the documents, so that every server of one store knows the links of all. It is good for as long as the
+server that has printed it runs, and as there is no account: `renew` says so every minute.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
+from typing import Final
 
 from coatcheck.clock import Clock, system_clock
+from coatcheck.documents import Documents, Values
 from coatcheck.errors import CoatcheckError, Conflict
 from coatcheck.server.accounts import Accounts, checked_name
+from coatcheck.server.document import pack, unpack
 from coatcheck.server.passwords import Passwords, judge_new
 from coatcheck.server.proof import Proof
+
+_LIFETIME: Final = 10 * 60 * 1000  # milliseconds; several times as long as it takes until it is renewed
 
 
 class Gone(CoatcheckError):
@@ -29,16 +34,19 @@ class Gone(CoatcheckError):
 
 
 class SetUp:
-    """Holds the set-up link's hash while there is no account."""
+    """Makes set-up links while there is no account, and knows those of the other servers."""
 
-    def __init__(self, accounts: Accounts, passwords: Passwords, *, clock: Clock = system_clock) -> None:
+    def __init__(
+        self, documents: Documents, accounts: Accounts, passwords: Passwords, *, clock: Clock = system_clock
+    ) -> None:
+        self._documents = documents
         self._accounts = accounts
         self._passwords = passwords
         self._clock = clock
-        self._digest: bytes | None = None
+        self._ours: str | None = None
 
     async def issue(self) -> str | None:
-        """Return the token of a new link, which takes the place of any other; None if there is an account.
+        """Return the token of a new link, which takes the place of our last one; None if there is an account.
 
         Raises:
             StoreUnavailable
@@ -46,8 +54,22 @@ class SetUp:
         if await self._accounts.exist():
             return None
         token = secrets.token_urlsafe(32)
-        self._digest = _digest(token)
+        last, self._ours = self._ours, _key(token)
+        await self._write(self._ours, {} if last is None else {last: None})
         return token
+
+    async def renew(self) -> None:
+        """Let our link stay good for a while, if there is still no account.
+
+        Raises:
+            StoreUnavailable
+        """
+        if self._ours is None:
+            return
+        if await self._accounts.exist():
+            self._ours = None
+        else:
+            await self._write(self._ours, {})
 
     async def check(self, token: str) -> None:
         """Return if the link is good.
@@ -56,10 +78,9 @@ class SetUp:
             Gone: it is not.
             StoreUnavailable
         """
-        if self._digest is None or not hmac.compare_digest(self._digest, _digest(token)):
-            raise Gone
-        if await self._accounts.exist():
-            self._digest = None
+        [stored] = await self._documents.get(_key(token))
+        until = 0 if stored is None else unpack(stored, int, "a set-up link")
+        if until <= self._clock() or await self._accounts.exist():
             raise Gone
 
     async def use(self, token: str, name: str, password: str) -> Proof:
@@ -78,9 +99,12 @@ class SetUp:
             account = await self._accounts.add_first(name, hashed)
         except Conflict:
             raise Gone from None
-        self._digest = None
         return Proof(account, began_at)
 
+    async def _write(self, key: str, more: Values) -> None:
+        until = self._clock() + _LIFETIME
+        await self._documents.note({}, {key: pack(until), **more}, expires_at=until)
 
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+def _key(token: str) -> str:
+    return "set-up/" + hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()

@@ -7,6 +7,13 @@
     store       --store       COATCHECK_STORE          SQLite in the data directory
     issuer      --issuer      COATCHECK_ISSUER         http://localhost:PORT
     algorithm   --algorithm   COATCHECK_ALGORITHM      RS256 (only counts when keys are first made)
+    secret                    COATCHECK_SECRET         none; a shared store needs one
+    feed_token                COATCHECK_FEED_TOKEN     none: the feed is not served over HTTP
+
+A shared store (Redis, PostgreSQL) holds everything: sessions, accounts, keys and limits. No data directory is made
+then, and the keys are sealed under the secret. Other users of the machine can see flags, so what is secret has none;
+it can be in a file that COATCHECK_SECRET_FILE, or COATCHECK_FEED_TOKEN_FILE, names. Several are separated by white
+space: the first secret seals, and any of the feed tokens will do, so each can be changed without a gap.
 
 Proxies: X-Forwarded-For and X-Forwarded-Proto count only when they come from an address in uvicorn's own
 variable FORWARDED_ALLOW_IPS. Without it nobody is believed, not even 127.0.0.1: many proxies pass on whatever
@@ -18,7 +25,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -29,6 +36,14 @@ from coatcheck.errors import ConfigurationError
 # What can be chosen, and the name that goes into tokens and JWKS. Ed25519 goes by its older name: RFC 9864 prefers the
 # newer one, but to many verifiers (PyJWT 2.15 is one) a key of that name is no key.
 ALGORITHMS: Final = {"RS256": "RS256", "ES256": "ES256", "Ed25519": "EdDSA", "HS256": "HS256"}
+# The schemes of stores that machines share begin so.
+_SHARED: Final = ("redis", "postgres")
+MIN_SECRET: Final = 32  # characters
+# Sixteen random octets have fewer different hexadecimal digits once in 10^7.
+_MIN_DIFFERENT: Final = 8
+_MAX_SECRET_FILE: Final = 4096  # characters
+_NO_SECRET: Final = "a shared store needs one, the same at all servers, to seal their keys"  # noqa: S105 - words
+_MAKE_ONE: Final = 'make it with: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
 # Over http, browsers keep a Secure cookie of these hosts only.
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -44,6 +59,8 @@ class Settings:
         store: a store URL, or "" for SQLite in the data directory.
         issuer: the origin under which browsers reach the server, or "" for http://localhost:PORT.
         algorithm: of the keys, when they are first made.
+        secret: what the keys in a shared store are sealed under: one secret, or several, with white space between.
+        feed_token: what readers of the feed over HTTP present: one, several, or "" for no such readers.
 
     Raises:
         ConfigurationError: a setting that cannot work; the message names it.
@@ -55,6 +72,8 @@ class Settings:
     store: str = ""
     issuer: str = ""
     algorithm: str = "RS256"
+    secret: str = field(default="", repr=False)
+    feed_token: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if not self.host:
@@ -65,6 +84,7 @@ class Settings:
             raise ConfigurationError(f"{_named('algorithm')}: one of {', '.join(ALGORITHMS)}")
         if self.issuer:
             _check_issuer(self.issuer)
+        _check_secrets("feed_token", self.feed_tokens)
 
     @classmethod
     def read(cls, flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
@@ -78,14 +98,44 @@ class Settings:
             ConfigurationError: a setting cannot work.
         """
         environ = os.environ if environment is None else environment
-        given = {name: flags.get(name) or environ.get(variable) or None for name, (_, variable) in SETTINGS.items()}
+        given = {
+            name: flags.get(name) or environ.get(variable) or None
+            for name, (flag, variable) in SETTINGS.items()
+            if flag
+        }
         if flags.get("port") == 0:
             given["port"] = "0"
         found: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         found["data_dir"] = Path(found.get("data_dir", "coatcheck-data"))
         if "port" in found:
             found["port"] = _number("port", found["port"])
+        if _is_shared(found.get("store", "")):
+            found["secret"] = _secret("secret", environ)
+        found["feed_token"] = _secret("feed_token", environ)
         return cls(**found)
+
+    @property
+    def shared(self) -> bool:
+        """Whether the store is one that servers on several machines share; everything is in it then."""
+        return _is_shared(self.store)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secrets that the keys in a shared store are sealed under; the first seals.
+
+        Raises:
+            ConfigurationError: there is none, or one that could be guessed.
+        """
+        found = tuple(self.secret.split())
+        if not found:
+            raise ConfigurationError(f"{_named('secret')}: {_NO_SECRET}; {_MAKE_ONE}")
+        _check_secrets("secret", found)
+        return found
+
+    @property
+    def feed_tokens(self) -> tuple[str, ...]:
+        """The tokens that readers of the feed over HTTP may present; none, if there are to be no such readers."""
+        return tuple(self.feed_token.split())
 
     @property
     def url(self) -> str:
@@ -99,7 +149,7 @@ class Settings:
 
     @property
     def database(self) -> Path:
-        """The SQLite file of accounts, attempts and revocations, and of sessions unless they are elsewhere."""
+        """The SQLite file of accounts, attempts and revocations, and of sessions unless they are in another place."""
         return self.data_dir / "coatcheck.sqlite"
 
     @property
@@ -115,6 +165,8 @@ SETTINGS: Final[Mapping[str, tuple[str, str]]] = {
     "store": ("--store", "COATCHECK_STORE"),
     "issuer": ("--issuer", "COATCHECK_ISSUER"),
     "algorithm": ("--algorithm", "COATCHECK_ALGORITHM"),
+    "secret": ("", "COATCHECK_SECRET"),
+    "feed_token": ("", "COATCHECK_FEED_TOKEN"),
 }
 
 
@@ -146,6 +198,37 @@ def _check_issuer(issuer: str) -> None:
         )
 
 
+def _is_shared(store: str) -> bool:
+    return store.startswith(_SHARED)
+
+
+def _check_secrets(name: str, found: tuple[str, ...]) -> None:
+    if any(len(secret) < MIN_SECRET or len(set(secret)) < _MIN_DIFFERENT for secret in found):
+        raise ConfigurationError(
+            f"{_named(name)}: a secret is random and has at least {MIN_SECRET} characters; {_MAKE_ONE}"
+        )
+
+
+def _secret(name: str, environment: Mapping[str, str]) -> str:
+    """Return the secrets that are in the environment, or in the file that it names; "" if there are none."""
+    by_file = f"{_named(name)}_FILE"
+    secret, path = environment.get(_named(name), ""), environment.get(by_file, "")
+    if secret and path:
+        raise ConfigurationError(f"{_named(name)} and {by_file}: set one of them")
+    if not path:
+        return secret
+    try:
+        with Path(path).open("rb") as file:
+            secret = file.read(_MAX_SECRET_FILE + 1).decode("utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{by_file}: {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        secret = ""
+    if not 0 < len(secret) <= _MAX_SECRET_FILE:
+        raise ConfigurationError(f"{by_file}: {path}: not a text of 1 to {_MAX_SECRET_FILE} characters")
+    return secret
+
+
 def _number(name: str, text: object) -> int:
     try:
         return int(str(text))
@@ -155,4 +238,4 @@ def _number(name: str, text: object) -> int:
 
 def _named(name: str) -> str:
     flag, variable = SETTINGS[name]
-    return f"{flag} ({variable})"
+    return f"{flag} ({variable})" if flag else variable
