@@ -1,4 +1,4 @@
-"""Everything a developer or a CI machine runs: `python3 tools/dev.py setup|run|test|lint|lock [arguments]`.
+"""Everything a developer or a CI machine runs: `python3 tools/dev.py setup|run|test|soak|lint|bench|lock [arguments]`.
 
 Needs Python 3.11 or later and pip (or uv); the rest goes into the clone, by the hashes in requirements/.
 An environment is made anew only when its lock, pyproject.toml or the interpreter has changed.
@@ -15,6 +15,7 @@ if sys.version_info < (3, 11):  # noqa: UP036  an older interpreter can read thi
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import shutil
 import subprocess
 import time
@@ -29,6 +30,7 @@ import browser
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
 REQUIREMENTS = ROOT / "requirements"
+BENCHMARKS = ROOT / "benchmarks"
 PYPROJECT = ROOT / "pyproject.toml"
 BASE_PYTHON: str = getattr(sys, "_base_executable", None) or sys.executable
 
@@ -55,9 +57,10 @@ class Environment:
         return self.folder / "coatcheck-stamp"
 
 
-# Two environments, so that `run` installs only what the server needs and never takes the tests' away.
+# Three environments: `run` installs only what the server needs, and nobody but `bench` needs other people's libraries.
 RUN = Environment(ROOT / ".venv-run", REQUIREMENTS / "run.txt")
 DEV = Environment(ROOT / ".venv", REQUIREMENTS / "dev.txt")
+BENCH = Environment(ROOT / ".venv-bench", REQUIREMENTS / "bench.txt")
 
 CHECKS: tuple[tuple[str, ...], ...] = (
     ("ruff", "format", "--check"),
@@ -74,6 +77,10 @@ LOCKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "dev.txt",
         ("pyproject.toml", "--extra", "all", "--group", "dev", "--constraint", "requirements/run.txt"),
+    ),
+    (
+        "bench.txt",
+        ("pyproject.toml", "--extra", "all", "--group", "bench", "--constraint", "requirements/dev.txt"),
     ),
 )
 
@@ -108,11 +115,33 @@ def test(arguments: Sequence[str]) -> int:
     return tests or checks
 
 
+def soak(arguments: Sequence[str]) -> int:
+    """Run the long tests and print their figures; COATCHECK_SOAK_MINUTES (5) says how long in all."""
+    prepare(DEV)
+    # Some of them take longer by themselves than a test of the others may.
+    command: Command = [DEV.python, "-m", "pytest", "tests/soak", "-o", "faulthandler_timeout=1800", *arguments]
+    return subprocess.run(command, check=False, cwd=ROOT).returncode
+
+
 def lint(arguments: Sequence[str]) -> int:
     """Run the linters and the type checkers."""
     _no_more(arguments)
     prepare(DEV)
     return check()
+
+
+def bench(arguments: Sequence[str]) -> int:
+    """Compare with others, side by side: `bench`, or `bench million --count 100000`; see docs/benchmarks.md."""
+    prepare(BENCH)
+    known = tuple(sorted(file.stem for file in BENCHMARKS.glob("*.py")))
+    named = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
+    if unknown := set(named) - set(known):
+        raise Failure(f"no benchmark is called {', '.join(sorted(unknown))}: there are {', '.join(known)}")
+    for name in named or known:
+        command: Command = [BENCH.python, BENCHMARKS / f"{name}.py", *arguments[len(named) :]]
+        if failed := subprocess.run(command, check=False, cwd=ROOT).returncode:
+            return failed
+    return 0
 
 
 def lock(arguments: Sequence[str]) -> int:
@@ -134,7 +163,9 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "setup": setup,
     "run": run,
     "test": test,
+    "soak": soak,
     "lint": lint,
+    "bench": bench,
     "lock": lock,
 }
 
