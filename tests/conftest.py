@@ -18,3 +18,8 @@ __all__ = ["cluster", "own_postgres", "postgres", "valkey"]
 def anyio_backend() -> str:
     """Async tests run on asyncio: it is what the servers that carry us run on."""
     return "asyncio"
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name long values by their argument: in some of them is a random key, and names must be every process's same."""
+    return argname if isinstance(val, str | bytes) and len(val) > 40 else None

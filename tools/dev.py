@@ -111,8 +111,10 @@ def test(arguments: Sequence[str]) -> int:
         chromium = pool.submit(provide_browser)  # apt-get takes its time: the checks run meanwhile
         checks = check()
         os.environ[browser.VARIABLE] = str(chromium.result())
-    tests = subprocess.run([DEV.python, "-m", "pytest", *arguments], check=False, cwd=ROOT).returncode
-    return tests or checks
+    # Half of the time a test waits for a server. A file stays with one worker, and so do its module's fixtures.
+    workers = ("-n", "2", "--dist", "loadfile")
+    command: Command = [DEV.python, "-m", "pytest", *workers, *arguments]
+    return subprocess.run(command, check=False, cwd=ROOT).returncode or checks
 
 
 def soak(arguments: Sequence[str]) -> int:
