@@ -6,12 +6,12 @@ import os
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Final, NamedTuple, Self
 
 from coatcheck.clock import Clock, monotonic_clock, system_clock
 from coatcheck.core import claims, jws
-from coatcheck.core.claims import Principal
-from coatcheck.core.keys import Keyring
+from coatcheck.core.claims import Claims, Principal
+from coatcheck.core.keys import Keyring, Roles
 from coatcheck.core.policy import Policy, milliseconds, seconds
 from coatcheck.core.revocation import NEVER, Revocations
 from coatcheck.errors import BadSignature, StoreUnavailable
@@ -19,9 +19,28 @@ from coatcheck.remote.line import Line
 from coatcheck.remote.origin import Origin
 from coatcheck.run import offload, settle
 
+# Bounds of what is remembered (P9): 8 MiB at most, and much less with tokens of the usual length.
+_MOST_KEPT: Final = 4096
+_LONGEST_KEPT: Final = 2048  # characters
+
+
+class _Kept(NamedTuple):
+    """A token that was found genuine and for us, under these keys: only time and revocations can still undo that."""
+
+    roles: Roles
+    since: int
+    until: int
+    session_id: str
+    subject: str
+    issued_at: float
+    principal: Principal
+
 
 class Verifier:
     """Judges access tokens: signature, type, claims, revocations.
+
+    A client sends the same token with each request: one that was verified is known again, for as long as it lives and
+    the keys stay as they are. Revocations are judged each time.
 
     Args:
         keyring: the keys that tokens may be signed with; one made by `Keyring.from_jwks` is enough.
@@ -39,6 +58,7 @@ class Verifier:
         self.clock = clock
         self._leeway = seconds(policy.leeway)
         self._stale_after = milliseconds(policy.stale_after)
+        self._kept: dict[str, _Kept] = {}
 
     @classmethod
     def from_issuer(
@@ -91,6 +111,16 @@ class Verifier:
         Raises:
             Malformed, BadSignature, Expired, WrongClaim, Revoked: as `verify`.
         """
+        now = self.clock()
+        kept = self._kept.get(token)
+        # A clock that was set back to before it was verified may make it a token from the future: judged anew.
+        if kept is None or kept.roles is not self.keyring.roles or not kept.since <= now < kept.until:
+            kept = self._judge(token, now)
+        self.revocations.judge(kept.session_id, kept.subject, kept.issued_at)
+        return kept.principal
+
+    def _judge(self, token: str, now: int) -> _Kept:
+        roles = self.keyring.roles  # before it is verified: keys that change meanwhile end what is kept
         try:
             payload = jws.verify(token, self.keyring, typ="at+jwt")
         except BadSignature:
@@ -100,11 +130,22 @@ class Verifier:
             payload,
             issuer=self.policy.issuer,
             audience=self.policy.audience,
-            now=self.clock() / 1000,
+            now=now / 1000,
             leeway=self._leeway,
         )
-        self.revocations.judge(found.sid, found.sub, found.iat)
-        return found.principal()
+        until = int((found.exp + self._leeway) * 1000)
+        kept = _Kept(roles, now, until, found.sid, found.sub, found.iat, found.principal())
+        self._keep(token, found, kept)
+        return kept
+
+    def _keep(self, token: str, found: Claims, kept: _Kept) -> None:
+        # A token that is bound to a key comes with a proof of its own each time, and its principal has a mapping in it
+        # that could be changed.
+        if found.cnf is not None or len(token) > _LONGEST_KEPT:
+            return
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()  # whatever of it is still in use is back with its next request
+        self._kept[token] = kept
 
     def silence(self) -> int:
         """Return for how many milliseconds nothing was heard from the feed; 0 where there is no other process.
