@@ -280,28 +280,32 @@ class Exchange:
         session = self.session
         if session.pending():
             await self._save(session)
-        elif session.record is not None:
+        elif self._sessions.touch_is_due(session):
             await self._touch(session)
 
     def dress(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         """Return a response's headers with ours among them: one Set-Cookie a name, Vary, Cache-Control."""
         self._hand_out()
         self._dressed = True
-        ours = {name.encode("ascii") + b"=" for name in self._set_cookies}
-        dressed = [
-            (name, value)
-            for name, value in headers
-            if not (name.lower() == b"set-cookie" and value.startswith(tuple(ours)))
-            and not (self._no_store and name.lower() == b"cache-control")
-        ]
-        dressed += [(b"set-cookie", header) for header in self._set_cookies.values()]
-        if self._no_store:
-            dressed.append((b"cache-control", b"no-store"))
+        dressed = self._with_ours(headers) if self._set_cookies or self._no_store else list(headers)
         if self._looked or self.session.accessed or self._set_cookies:
             dressed.append((b"vary", b"Cookie, Authorization"))
         return dressed
 
     # -- inside ------------------------------------------------------------------------------------------------
+
+    def _with_ours(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+        ours = tuple(name.encode("ascii") + b"=" for name in self._set_cookies)
+        dressed = [
+            (name, value)
+            for name, value in headers
+            if not (name.lower() == b"set-cookie" and value.startswith(ours))
+            and not (self._no_store and name.lower() == b"cache-control")
+        ]
+        dressed += [(b"set-cookie", header) for header in self._set_cookies.values()]
+        if self._no_store:
+            dressed.append((b"cache-control", b"no-store"))
+        return dressed
 
     async def _verify(self, token: AccessToken) -> None:
         if self._policy.when_stale == "ask" and self._verifier.is_stale():

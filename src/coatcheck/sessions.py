@@ -56,6 +56,7 @@ class Sessions:
         self.keyring = keyring
         self.policy = policy
         self.clock = clock
+        self._touch_every = milliseconds(policy.touch_every)
         self._issuer = Issuer(keyring, policy, clock)
         self._announcer = Announcer(revocations, feed, policy, clock, on_event)
         self._ending = Ending(store, self._announcer)
@@ -125,6 +126,8 @@ class Sessions:
         record = await stored(self.store, cookie.id)
         if record is not None:
             record.judge(cookie.secret, self.clock())
+            if not self._announcer.refuses(record):
+                return Session(record)
         return await self._session(record)
 
     async def find(self, session_id: str) -> Session:
@@ -177,11 +180,18 @@ class Sessions:
 
     async def touch(self, session: Session) -> None:
         """Write down that the session was used, if that is due: the idle timeout starts anew."""
-        record, now = _require_record(session), self.clock()
-        if record.alive(now) and now - record.seen_at >= milliseconds(self.policy.touch_every):
-            seen = record.seen(now)
+        if self.touch_is_due(session):
+            seen = _require_record(session).seen(self.clock())
             await self.store.touch(seen.id, seen.seen_at, seen.expires_at)
             session.used(seen)
+
+    def touch_is_due(self, session: Session) -> bool:
+        """Say whether a session lives, and was last written down as used so long ago that it should be again."""
+        record = session.record
+        if record is None:
+            return False
+        now = self.clock()
+        return now - record.seen_at >= self._touch_every and record.alive(now)
 
     @to_the_end
     async def rotate(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import re
+from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Self
 
@@ -26,6 +27,7 @@ _REFRESH_SIZE: Final = 1 + 16 + 8 + 32
 # Canonical base64url (J7): the last letter of 16 or 32 octets carries 4 or 2 unused bits, which are zero.
 _ID = r"[0-9A-Za-z_-]{21}[AQgw]"
 _SESSION_ID = re.compile(_ID)
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 _SESSION = re.compile(rf"{_SESSION_VERSION}({_ID})\.([0-9A-Za-z_-]{{42}}[AEIMQUYcgkosw048])".encode("ascii"))
 _AUTHORIZATION = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?: +(.*))?", re.DOTALL)  # RFC 9110, 11.4
 _B64TOKEN = re.compile(rb"[0-9A-Za-z\-._~+/]+=*")  # RFC 6750, 2.1
@@ -70,7 +72,8 @@ class SessionCookie(_Redacted, frozen=True):
         match = _SESSION.fullmatch(raw)
         if match is None:
             raise Malformed("the session cookie cannot be read")
-        return cls(match[1].decode("ascii"), base64url.decode(match[2]))
+        id, secret = match.groups()
+        return cls(id.decode("ascii"), a2b_base64(secret.translate(_STANDARD) + b"="))  # canonical, says the pattern
 
 
 class AccessToken(_Redacted, frozen=True):

@@ -28,7 +28,7 @@ _VARY = ", ".join(("Cookie", "Authorization", *csrf.VARY)).encode("ascii")
 _SERVER_ERROR = 500
 _OPENING_SECONDS = 1.0  # so long a request waits for the store to be opened; that goes on for those who come later
 _HTTP_SCHEMES = {"ws": "http", "wss": "https"}
-_CARRIES_HEADERS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+_CARRIES_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 # Hosts at which browsers keep a Secure cookie that came over http.
 _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _log = logging.getLogger("coatcheck")
@@ -88,7 +88,8 @@ class CoatcheckMiddleware:
         responder = _Responder(send, self._tell_of_http)
         try:
             head = _head(scope)
-            await self._open(head)
+            if not self.coatcheck.is_open:
+                await self._open(head)
             found = await Exchange.begin(head, self.coatcheck.sessions, self.coatcheck.verifier)
             responder.exchange = found
             if scope["path"] not in self.csrf_exempt:
@@ -104,9 +105,7 @@ class CoatcheckMiddleware:
             await refuse(scope, send, error)
 
     async def _open(self, head: RequestHead) -> None:
-        """Open the coatcheck, if it is not; who comes without a credential needs no store (P6)."""
-        if self.coatcheck.is_open:
-            return
+        """Open the coatcheck; who comes without a credential needs no store (P6)."""
         try:
             async with asyncio.timeout(_OPENING_SECONDS):
                 await self.coatcheck.open()
@@ -131,6 +130,8 @@ class CoatcheckMiddleware:
 class _Responder:
     """The application's `send`: lets nothing leave before the session is saved and its headers are there."""
 
+    __slots__ = ("_send", "_tell_of_http", "exchange", "failed", "started")
+
     def __init__(self, send: Send, tell_of_http: Callable[[RequestHead], None]) -> None:
         self._send = send
         self._tell_of_http = tell_of_http
@@ -144,7 +145,8 @@ class _Responder:
             if not self.failed:
                 await self.exchange.finish()
             headers = self.exchange.dress(message.get("headers", ()))
-            if any(name == b"set-cookie" and b"; Secure" in value for name, value in headers):
+            http = self.exchange.head.scheme == "http"
+            if http and any(name == b"set-cookie" and b"; Secure" in value for name, value in headers):
                 self._tell_of_http(self.exchange.head)
             message = {**message, "headers": headers}
             self.started = True
