@@ -76,6 +76,8 @@ PUBLIC_MODULES = (
     "coatcheck.core.csrf",
     "coatcheck.core.redirects",
     "coatcheck.core.seal",
+    "coatcheck.core.security_event",
+    "coatcheck.core.status_list",
     "coatcheck.documents",
     "coatcheck.events",
     "coatcheck.feed",
@@ -112,6 +114,7 @@ CORE_MAY_IMPORT = frozenset(
         "unicodedata",
         "urllib.parse",
         "warnings",
+        "zlib",
     }
 )
 CORE_MAY_NOT_CALL = frozenset({"__import__", "compile", "eval", "exec", "input", "open", "print"})

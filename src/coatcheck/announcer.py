@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+import msgspec
+
 from coatcheck.clock import Clock
 from coatcheck.core.policy import Policy, milliseconds
 from coatcheck.core.record import Record
@@ -27,7 +29,8 @@ class Announcer:
         self._memory = milliseconds(policy.access_lifetime + policy.leeway) + _SLACK
         self._clock = clock
         self._on_event = on_event
-        self._owed: set[Revoked] = set()
+        # One for each session and subject, however often it is tried: who comes with a refused cookie tries again (P9).
+        self._owed: dict[tuple[str | None, str | None], Revoked] = {}
 
     def refuse_session(self, session_id: str) -> Revoked:
         """Refuse a session's credentials in this process from now on, and return the revocation to publish."""
@@ -51,16 +54,22 @@ class Announcer:
             StoreUnavailable: the feed cannot take them.
         """
         now = self._clock()
-        self._owed.difference_update([entry for entry in tuple(self._owed) if entry.until <= now])
-        entries = tuple({*self._owed, *revoked})
-        if not entries:
+        for key in [key for key, entry in self._owed.items() if entry.until <= now]:
+            del self._owed[key]
+        merged = dict(self._owed)
+        for entry in revoked:
+            merged[_key(entry)] = _later(entry, merged.get(_key(entry)))
+        if not merged:
             return
         try:
-            await self._feed.publish(entries, now)
+            await self._feed.publish(tuple(merged.values()), now)
         except BaseException:
-            self._owed.update(entries)
+            for key, entry in merged.items():
+                self._owed[key] = _later(entry, self._owed.get(key))
             raise
-        self._owed.difference_update(entries)
+        for key, entry in merged.items():
+            if self._owed.get(key) == entry:
+                del self._owed[key]
 
     def refuses(self, record: Record) -> bool:
         """Say whether this process has heard that the session was revoked."""
@@ -80,3 +89,15 @@ class Announcer:
         except Exception:  # noqa: BLE001 - an audit sink may fail in any way
             # What was reported is done and durable; an audit sink that fails must not make it look undone.
             _log.exception("on_event failed for a %s session", kind)
+
+
+def _key(revoked: Revoked) -> tuple[str | None, str | None]:
+    return revoked.session_id, revoked.subject
+
+
+def _later(revoked: Revoked, other: Revoked | None) -> Revoked:
+    """Return what says as much as both of one session, or of one subject, do."""
+    if other is None:
+        return revoked
+    until, before = max(revoked.until, other.until), max(revoked.before, other.before)
+    return msgspec.structs.replace(revoked, until=until, before=before)

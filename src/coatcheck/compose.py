@@ -19,10 +19,12 @@ from coatcheck.feed import Feed
 from coatcheck.feeds.local import LocalFeed
 from coatcheck.feeds.sqlite import SQLiteFeed
 from coatcheck.follower import Follower, into
+from coatcheck.run import retrieved
 from coatcheck.sessions import Sessions
-from coatcheck.store import Store
+from coatcheck.store import Recall, Store, no_memory
 from coatcheck.stores.file import FileStore
 from coatcheck.stores.memory import MemoryStore
+from coatcheck.stores.near import NearStore
 from coatcheck.stores.postgres import PostgresStore
 from coatcheck.stores.redis import RedisStore
 from coatcheck.stores.sqlite import SQLiteStore
@@ -36,7 +38,8 @@ class Coatcheck:
     """Everything an application needs, put together.
 
     Args:
-        store: where sessions live; in memory, if left out: good for a first try and for tests.
+        store: where sessions live; in memory, if left out: good for a first try and for tests. In a `NearStore` those
+            just loaded are remembered for a moment, while the feed is heard.
         keyring: what tokens are signed with. If left out, keys are made up: tokens then die with the process.
             `coatcheck.keyfile.KeyFile` keeps a ring in a file.
         policy: lifetimes and cookie attributes.
@@ -77,10 +80,17 @@ class Coatcheck:
         self.revocations.heard_at = None if isinstance(found, LocalFeed) else NEVER
         self._follows = found is not None and not isinstance(found, LocalFeed)
         self.clock = clock
-        self.sessions = Sessions(
-            self.store, self.keyring, self.policy, self.revocations, self.feed, clock=clock, on_event=on_event
-        )
         self.verifier = Verifier(self.keyring, self.policy, self.revocations, clock=clock)
+        self.sessions = Sessions(
+            self.store,
+            self.keyring,
+            self.policy,
+            self.revocations,
+            self.feed,
+            clock=clock,
+            on_event=on_event,
+            recall=_recall(self.store, self.verifier),
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._opening: asyncio.Task[None] | None = None
 
@@ -98,7 +108,7 @@ class Coatcheck:
         opening = self._opening
         if opening is None or opening.done() or opening.get_loop() is not asyncio.get_running_loop():
             self._opening = opening = asyncio.ensure_future(self._open())
-            opening.add_done_callback(_retrieved)
+            opening.add_done_callback(retrieved)
         # Whoever comes meanwhile shares the outcome: one after the other would wait for ever where all attempts fail.
         await asyncio.shield(opening)
 
@@ -155,19 +165,23 @@ class Coatcheck:
                 _log.exception("expired sessions not swept")
 
 
-def _retrieved(opening: asyncio.Task[None]) -> None:
-    if not opening.cancelled():
-        opening.exception()  # it is raised where it is waited for, if anybody still waits
-
-
 def _require(part: object, kind: type, otherwise: str) -> None:
     # For whoever does not check types: a KeyFile in the ring's place would be noticed at the first sign-in only.
     if part is not None and not isinstance(part, kind):
         raise ConfigurationError(otherwise)
 
 
+def _recall(store: Store, verifier: Verifier) -> Recall:
+    """Return what a store remembers, for as long as the feed would tell of a session that has ended."""
+    if not isinstance(store, NearStore):
+        return no_memory
+    return lambda session_id: None if verifier.is_stale() else store.recall(session_id)
+
+
 def _feed_beside(store: Store) -> Feed | None:
     """Return a feed that reaches every process that this store's records reach, or None where we have none."""
+    if isinstance(store, NearStore):
+        return _feed_beside(store.store)
     if isinstance(store, RedisStore):
         from coatcheck.feeds.redis import RedisFeed
 

@@ -53,8 +53,12 @@ class Ending:
         found = False
         while following:
             await self._announcer.publish([self._announcer.refuse_session(following)])
-            successor = await self._successor(following)
+            record = await self._stored(following)
+            successor = record.successor if record is not None else None
             if successor is None:
+                # Whoever rotated it may have been killed, or cut off from the feed, before it told of the ids before.
+                leads = await self._leading_to(record)
+                await self._announcer.publish([self._announcer.refuse_session(id) for id in leads])
                 removed = await self._store.delete(following)
                 successor = removed.successor if removed is not None else None
                 if removed is not None and successor is None:
@@ -86,22 +90,33 @@ class Ending:
                     return
             following = await stored(self._store, following.successor or following.id)
 
-    async def _successor(self, session_id: str) -> str | None:
-        """Return where an id leads that was given up. It is left there: a second try must find its way as well."""
+    async def _stored(self, session_id: str) -> Record | None:
+        """Return what is stored under an id. A stump is left there: a second try must find its way as well."""
         try:
-            record = await stored(self._store, session_id)
+            return await stored(self._store, session_id)
         except StoreUnavailable as error:
             _require_damage(error)
             return None
-        return record.successor if record is not None else None
+
+    async def _leading_to(self, record: Record | None) -> builtins.list[str]:
+        """Return the ids that a session has given up in the last minutes."""
+        if record is None or record.subject is None or record.version <= 1:  # who rotates counts on from there
+            return []
+        leads, reached = {each.id: each.successor for each in await self._records(record.subject)}, [record.id]
+        for id in reached:
+            reached += [before for before, after in leads.items() if after == id and before not in reached]
+        return reached[1:]
 
     async def _listed(self, subject: str, keep: str | None) -> builtins.set[str]:
+        """Return the ids to be refused: also those that were given up, of which perhaps nobody was told."""
+        return {record.id for record in await self._records(subject) if record.id != keep}
+
+    async def _records(self, subject: str) -> builtins.list[Record]:
         try:
-            records = await self._store.list(subject)
+            return await self._store.list(subject)
         except StoreUnavailable as error:
             _require_damage(error)
-            return set()
-        return {record.id for record in records if record.successor is None and record.id != keep}
+            return []
 
 
 def _require_damage(error: StoreUnavailable) -> None:

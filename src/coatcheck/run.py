@@ -35,7 +35,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 async def offload(work: Callable[[], T]) -> T:
     """Do blocking work: in a thread if an event loop is running here, else directly."""
-    if _loop_is_running():
+    if running_loop() is not None:
         return await asyncio.to_thread(work)
     return work()
 
@@ -45,7 +45,7 @@ async def settle(future: Future[T]) -> T:
 
     The work goes on when the waiting request is cancelled: a revocation under way is not taken back.
     """
-    if _loop_is_running():
+    if running_loop() is not None:
         return await asyncio.shield(asyncio.wrap_future(future))
     return future.result()
 
@@ -59,7 +59,7 @@ def to_the_end(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corou
 
     @functools.wraps(method)
     async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
-        if not _loop_is_running():
+        if running_loop() is None:
             return await method(*args, **kwargs)
         task = asyncio.ensure_future(method(*args, **kwargs))
         _under_way.add(task)
@@ -69,9 +69,15 @@ def to_the_end(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corou
     return whole
 
 
-def _loop_is_running() -> bool:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs here, or None."""
     try:
-        asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return None
+
+
+def retrieved(task: asyncio.Future[Any]) -> None:
+    """Look at a task's error, as its callback: it is raised where it is waited for, if anybody still waits."""
+    if not task.cancelled():
+        task.exception()

@@ -28,7 +28,7 @@ from coatcheck.events import OnEvent, log_event
 from coatcheck.feed import Feed
 from coatcheck.issuer import Grant, Issuer, mint_cookie
 from coatcheck.run import to_the_end
-from coatcheck.store import Store
+from coatcheck.store import Recall, Store, no_memory
 
 # A loop that loses this often is not racing, it is starving; the caller is told so instead of waiting for ever (P9).
 _MAX_ATTEMPTS = 2000
@@ -51,11 +51,13 @@ class Sessions:
         *,
         clock: Clock = system_clock,
         on_event: OnEvent = log_event,
+        recall: Recall = no_memory,
     ) -> None:
         self.store = store
         self.keyring = keyring
         self.policy = policy
         self.clock = clock
+        self._recall = recall
         self._touch_every = milliseconds(policy.touch_every)
         self._issuer = Issuer(keyring, policy, clock)
         self._announcer = Announcer(revocations, feed, policy, clock, on_event)
@@ -115,7 +117,7 @@ class Sessions:
         return Session(record, cookie)
 
     async def load(self, cookie: SessionCookie) -> Session:
-        """Return the live session that a cookie names.
+        """Return the live session that a cookie names; its data may be a moment old, with a `NearStore`.
 
         Raises:
             Revoked: there is none: never was, or it was ended.
@@ -123,7 +125,7 @@ class Sessions:
             BadSignature: the secret is not that session's.
             Expired: an idle or absolute timeout has passed.
         """
-        record = await stored(self.store, cookie.id)
+        record = self._remembered(cookie.id) or await self._stored(cookie.id)
         if record is not None:
             record.judge(cookie.secret, self.clock())
             if not self._announcer.refuses(record):
@@ -138,7 +140,7 @@ class Sessions:
         Raises:
             Revoked: there is no live one.
         """
-        record = await stored(self.store, session_id)
+        record = await self._stored(session_id)
         return await self._session(record if record is not None and record.alive(self.clock()) else None)
 
     async def list(self, subject: str) -> builtins.list[Session]:
@@ -350,6 +352,22 @@ class Sessions:
             raise SessionGone("the session ended while the request ran")
         return record
 
+    def _remembered(self, session_id: str) -> Record | None:
+        """Return what is remembered of a session, if it lives: every no is the store's."""
+        record = self._recall(session_id)
+        return record if record is not None and self._lives(record) else None
+
+    async def _stored(self, session_id: str) -> Record | None:
+        """Return what is stored, read after the last word that this process has heard of it.
+
+        An id that was given up is refused as well. Whoever had read the record just before, and ended the session for
+        being refused, would end the one that goes on under the new id.
+        """
+        record = await stored(self.store, session_id)
+        if record is not None and record.successor is None and self._announcer.refuses(record):
+            return await stored(self.store, session_id)
+        return record
+
     def _lives(self, record: Record) -> bool:
         return record.alive(self.clock()) and not self._announcer.refuses(record)
 
@@ -367,7 +385,9 @@ class Sessions:
         """Turn `old` into a stump that leads to `new`, or take `new` back: never two that could be used."""
         won = False
         try:
-            won = await self.store.replace(old.superseded(new.id, self.clock() + STUMP_LIFETIME))
+            # As long as a token of the old id lives: until then it must be found, to be refused with the session.
+            lifetime = max(STUMP_LIFETIME, milliseconds(self.policy.access_lifetime + self.policy.leeway))
+            won = await self.store.replace(old.superseded(new.id, self.clock() + lifetime))
         finally:
             if not won:
                 await self.store.delete(new.id)

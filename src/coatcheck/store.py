@@ -16,7 +16,7 @@ this text as tests.
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from coatcheck.core.record import Record
@@ -128,3 +128,11 @@ class Walkable(Protocol):
     async def size(self) -> int:
         """Return about how many records there are: good enough to show how far a walk has come."""
         ...
+
+
+Recall = Callable[[str], Record | None]
+"""Returns what is remembered of a session, as it was stored a moment ago, or None; no store is asked."""
+
+
+def no_memory(session_id: str) -> None:
+    """Remember nothing, so that the store is asked each time: a Recall."""

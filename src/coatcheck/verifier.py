@@ -15,7 +15,7 @@ from coatcheck.core.keys import Keyring, Roles
 from coatcheck.core.policy import Policy, milliseconds, seconds
 from coatcheck.core.revocation import NEVER, Revocations
 from coatcheck.errors import BadSignature, StoreUnavailable
-from coatcheck.remote.line import Line
+from coatcheck.remote.listener import Listener
 from coatcheck.remote.origin import Origin
 from coatcheck.run import offload, settle
 
@@ -184,7 +184,7 @@ class RemoteVerifier(Verifier):
     def __init__(self, origin: Origin, feed_token: str, policy: Policy, *, clock: Clock = system_clock) -> None:
         # No key yet; a ring without any has a secret, and nothing here is made with it.
         super().__init__(Keyring(None, secret=os.urandom(32)), policy, Revocations(), clock=clock)
-        self._line = Line(origin, feed_token, self.keyring, self.revocations, clock)
+        self._listener = Listener(origin, feed_token, self.keyring, self.revocations, clock)
 
     def __repr__(self) -> str:
         return f"<RemoteVerifier of {self.policy.issuer}>"
@@ -198,11 +198,11 @@ class RemoteVerifier(Verifier):
         Args:
             wait: for how long at most.
         """
-        self._line.open(wait.total_seconds())
+        self._listener.open(wait.total_seconds())
 
     def close(self) -> None:
         """End the thread; no token is trusted any more. Calling it again does nothing."""
-        self._line.close()
+        self._listener.close()
 
     def __enter__(self) -> Self:
         self.open()
@@ -234,14 +234,14 @@ class RemoteVerifier(Verifier):
         if self.policy.when_stale != "ask" or self.revocations.heard_at == NEVER or not self.is_stale():
             return self.verify(token)
         principal = self.judge(token)
-        await settle(self._line.ask(token, principal))
+        await settle(self._listener.ask(token, principal))
         return principal
 
     def _look_for_its_key(self, token: str) -> None:
-        self._line.missed(token)
+        self._listener.missed(token)
 
     def _bear_silence(self) -> None:
         if self.revocations.heard_at == NEVER:
-            self._line.wake()
+            self._listener.wake()
             raise StoreUnavailable("nothing was heard from the issuer yet: no token is trusted")
         super()._bear_silence()

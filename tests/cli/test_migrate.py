@@ -676,3 +676,69 @@ def test_in_a_log_there_is_a_line_every_few_seconds() -> None:
         "copying: 50 of 50, 10/s, 0 s left",
         "copying: 60 of 60, 9/s, 0 s left",
     ]
+
+
+# -- the source is used, or another run goes on, meanwhile -------------------------------------------------------------
+
+
+def test_p1_a_run_that_was_paused_brings_back_nothing_that_was_ended_in_the_target(
+    shell: Shell, place: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stopped between two of its own steps; another run has finished the move, and the target is in use."""
+    source, target = place("redis"), place("postgres")
+    [id] = sessions(source, "ann")
+    create, codes = Moving._create, list[int]()
+
+    async def paused(self: Moving, record: Any) -> bool:
+        monkeypatch.setattr(Moving, "_create", create)
+        codes.append(await asyncio.to_thread(main, ["migrate", "--from", source, "--to", target]))
+        assert await asyncio.to_thread(there, target, id) == [True]
+
+        async def sign_out(store: Store) -> bool:
+            return await store.delete(id) is not None
+
+        assert await asyncio.to_thread(in_store, target, sign_out)
+        monkeypatch.setattr("coatcheck.stores.moving_state._BEAT", 0)  # it took longer than a beat
+        return await create(self, record)
+
+    monkeypatch.setattr(Moving, "_create", paused)
+    shell.move(source, target)
+    assert codes == [0]
+    assert there(target, id) == [False]
+    assert (shell.code, "another run has taken over" in shell.err) == (1, True)
+
+
+@pytest.mark.parametrize("kind", ["redis", "postgres"])
+def test_p1_an_account_that_is_disabled_in_the_source_meanwhile_is_noticed(
+    shell: Shell, place: Places, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It has no session at the moment, so no session shows it."""
+    source, target = place(kind), place("redis")
+
+    def accounts(url: str, work: Callable[[Accounts], Coroutine[Any, Any, T]]) -> T:
+        async def whole() -> T:
+            documents = documents_from_url(url)
+            await documents.open()
+            try:
+                return await work(Accounts(documents))
+            finally:
+                await documents.close()
+
+        return asyncio.run(whole())
+
+    accounts(source, lambda them: them.add("eve", "a hash"))
+    fill = Moving.fill
+
+    async def fill_and_disable(self: Moving) -> None:
+        await fill(self)
+        assert await asyncio.to_thread(accounts, source, lambda them: them.disable("eve"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Moving, "fill", fill_and_disable)
+        shell.move(source, target)
+    assert (shell.code, "somebody uses it" in shell.err) == (1, True)
+    shell.move(source, target)
+    assert shell.code == 0
+    moved = accounts(target, lambda them: them.find("eve"))
+    assert moved is not None
+    assert moved.disabled

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coatcheck.core.packed import PackedTable
+from coatcheck.core.revocation import Revocations, Revoked
+from coatcheck.errors import Revoked as RevokedError
 
 IDS = st.text("ABab\0é", max_size=3) | st.text("xy", min_size=20, max_size=24) | st.just("\ud800")
 PUTS = st.tuples(IDS, st.integers(0, 9), st.integers(0, 9))
@@ -103,3 +105,18 @@ def test_p1_no_thread_misses_what_another_has_put(_: int) -> None:
     assert not missed
     assert all(table.get(f"{of}{number}") == 0 for of in "abcd" for number in range(700))
     assert len(table) == 2801
+
+
+def test_p7_a_clock_that_was_ahead_for_one_pass_makes_no_revocation_forgotten() -> None:
+    revocations = Revocations()
+
+    def pass_at(now: int) -> None:
+        for number in range(1024):
+            revocations.apply(Revoked(session_id=f"other{number}", until=2**40))
+        revocations.prune(now)
+
+    revocations.apply(Revoked(session_id="dead", until=1000))
+    for now in (10, 10_000, 20, 999):
+        pass_at(now)
+    with pytest.raises(RevokedError):
+        revocations.judge("dead", "ann", 0)

@@ -5,6 +5,7 @@ Every call of the store and of the feed is two moments: just before it takes eff
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Coroutine, Generator
 from datetime import timedelta
 from typing import Any
@@ -200,3 +201,32 @@ def test_p1_a_session_that_was_rotated_before_is_found_by_its_old_id_however_oft
         assert not world.cookie_is_good(third, world.phone)
         moments += 1
     assert moments > 8
+
+
+@pytest.mark.parametrize("how", ["the others", "each"])
+def test_p1_tokens_of_an_id_that_a_killed_process_gave_up_are_dead_once_the_session_was_ended(how: str) -> None:
+    """Between the rotation and the word of it: nobody else was told of the old id, and the new one is what is ended."""
+    moments, rotated, killed = 0, False, list[Coroutine[Any, Any, Any]]()
+    while not rotated:
+        world = World()
+        token = world.grants[world.phone.id].access_token
+        killed.append(world.first.sessions.rotate(world.phone))
+        try:
+            for _ in range(moments):
+                killed[-1].send(None)
+        except StopIteration:
+            rotated = True
+        second = world.another()
+        if how == "the others":
+            run(second.sessions.revoke_all("ann", keep=world.laptop.id))
+        else:
+            for session in run(second.sessions.list("ann")):
+                if session.id != world.laptop.id:
+                    run(second.sessions.revoke(session.id or ""))
+        for coat in (second, world.another()):
+            assert not works(lambda: coat.verifier.verify(token)), f"killed after {moments} moments"  # noqa: B023
+            assert world.token_is_good(coat, world.laptop)
+        moments += 1
+    for each in killed:
+        with contextlib.suppress(RuntimeError):  # what it would do in the end, a killed one does not
+            each.close()

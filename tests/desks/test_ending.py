@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import builtins
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from counting_store import CountingStore
 
-from coatcheck import Coatcheck, Revoked, StoreUnavailable
+from coatcheck import Coatcheck, MemoryStore, Revoked, StoreUnavailable
 from coatcheck.core.record import Record
 from coatcheck.core.revocation import Revoked as Revocation
 from coatcheck.core.session import Session
@@ -162,7 +163,25 @@ def test_s13_p9_what_is_owed_is_forgotten_when_it_is_of_no_use_any_more() -> Non
         run(world.coat.sessions.revoke(session.id or ""))
     owed = world.coat.sessions._announcer._owed
     assert len(owed) == 1
-    world.clock.set(next(iter(owed)).until)
+    world.clock.set(next(iter(owed.values())).until)
     with pytest.raises(StoreUnavailable):
         run(world.coat.sessions.revoke("A" * 22))
-    assert {entry.session_id for entry in owed} == {"A" * 22}
+    assert {entry.session_id for entry in owed.values()} == {"A" * 22}
+
+
+def test_p9_a_refused_cookie_that_comes_again_and_again_is_owed_once_while_the_feed_is_down() -> None:
+    class Down(LocalFeed):
+        most = 0
+
+        async def publish(self, revoked: tuple[Revocation, ...], now: int) -> None:
+            self.most = max(self.most, len(revoked))
+            raise StoreUnavailable("down")
+
+    clock, feed = SettableClock(), Down()
+    coat = Coatcheck(MemoryStore(), feed=feed, clock=clock, on_event=lambda _: None)
+    session = run(coat.sessions.create("ann"))
+    for _ in range(100):
+        clock.advance(timedelta(milliseconds=2))
+        with pytest.raises(StoreUnavailable):
+            run(coat.sessions.revoke(session.id or ""))
+    assert feed.most == 1

@@ -17,7 +17,7 @@ from coatcheck import (
     Revoked,
     StoreUnavailable,
 )
-from coatcheck.remote import line
+from coatcheck.remote import listener
 from coatcheck.remote.origin import Origin
 from coatcheck.run import run
 from coatcheck.testing import FaultProxy
@@ -32,7 +32,7 @@ def test_where_the_policy_says_so_a_verifier_that_hears_nothing_asks_the_issuer(
 ) -> None:
     server, proxy = behind
     verifier, kept, ended = make(server, when_stale="ask"), server.token("ann"), server.token("bob")
-    monkeypatch.setattr(line, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(listener, "ASK_SECONDS", 0.3)
     assert run(verifier.verify_asking(kept)).subject == "ann"
     assert server.requests["/api/session"] == 0
     server.revoke_all("bob")
@@ -46,8 +46,8 @@ def test_where_the_policy_says_so_a_verifier_that_hears_nothing_asks_the_issuer(
     proxy.hold()
     with pytest.raises(StoreUnavailable, match="in time"):
         run(verifier.verify_asking(kept))
-    assert verifier._line._life is not None
-    verifier._line._life._asking = line.MAX_ASKING
+    assert verifier._listener._life is not None
+    verifier._listener._life._asking = listener.MAX_ASKING
     with pytest.raises(StoreUnavailable, match="32"):  # P9
         run(verifier.verify_asking(kept))
 
@@ -73,7 +73,7 @@ async def test_only_a_clear_answer_counts_as_one(
     status: int, body: str, expected: type[CoatcheckError] | None, say: Callable[..., Any]
 ) -> None:
     async with say(status, body) as url:
-        asked = line._asked(Origin(url), "the.access.token", Principal(subject="ann", session_id="SID"))
+        asked = listener._asked(Origin(url), "the.access.token", Principal(subject="ann", session_id="SID"))
         if expected is None:
             await asked
         else:

@@ -12,7 +12,7 @@ import pytest
 from auth_server import AuthServer, until
 
 from coatcheck import BadSignature, Key, Keyring
-from coatcheck.remote import keys, line
+from coatcheck.remote import keys, listener
 from coatcheck.remote.keys import IssuerKeys
 from coatcheck.remote.origin import Origin
 from coatcheck.verifier import RemoteVerifier
@@ -67,7 +67,7 @@ def test_strangers_with_made_up_keys_have_the_keys_fetched_rarely(
         with pytest.raises(BadSignature):
             verifier.verify(stranger)
     assert auth.requests[keys.PATH] <= 2
-    monkeypatch.setattr(line._Life, "want_keys", lambda _: pytest.fail("its key is known"))
+    monkeypatch.setattr(listener._Life, "want_keys", lambda _: pytest.fail("its key is known"))
     with pytest.raises(BadSignature):
         verifier.verify(f"{header}.{rest[:-8]}AAAAAAAA")
 

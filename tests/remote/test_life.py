@@ -136,7 +136,7 @@ def test_no_secret_is_shown(auth: AuthServer, caplog: pytest.LogCaptureFixture) 
     with pytest.raises(StoreUnavailable) as refused:
         verifier.verify(token)
     until(lambda: "401" in caplog.text)
-    shown = f"{verifier!r} {vars(verifier)!r} {vars(verifier._line)!r} {refused.value} {caplog.text}"
+    shown = f"{verifier!r} {vars(verifier)!r} {vars(verifier._listener)!r} {refused.value} {caplog.text}"
     verifier.close()
     assert wrong not in shown.replace(f"'_token': '{wrong}'", "")
     assert token not in shown

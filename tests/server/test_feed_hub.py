@@ -57,6 +57,24 @@ async def listen(hub: FeedHub, position: int, count: int = 1) -> list[Batch]:
     return found
 
 
+async def test_p9_who_asks_of_what_is_not_known_waits_no_longer_than_a_second_however_many_ask(
+    hub: FeedHub, feed: LocalFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where those who have asked before are gone again."""
+
+    async def follow(_: int) -> AsyncGenerator[Batch, None]:
+        await asyncio.sleep(60)
+        yield Batch(after=0, position=0)
+
+    monkeypatch.setattr(feed, "follow", follow)
+    monkeypatch.setattr("coatcheck.server.feed_hub._PATIENCE_SECONDS", 0.05)
+    known = START * 1000
+    async with asyncio.timeout(5):
+        heard = await asyncio.gather(*(listen(hub, known + 10**6 + number) for number in range(200)))
+    assert heard == [[]] * 200
+    assert not hub._asked
+
+
 async def settled(hub: FeedHub, feed: LocalFeed) -> int:
     """Wait until the hub has heard everything, and return its position."""
     async with asyncio.timeout(30):

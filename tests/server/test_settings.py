@@ -160,3 +160,8 @@ def test_a_data_directory_that_cannot_be_made_is_refused_by_name(tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="COATCHECK_DATA_DIR"):
         prepare(tmp_path / "file" / "below")
+
+
+def test_s17_no_password_of_a_store_is_in_the_settings_repr(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, store="postgresql://coatcheck:hunter2@db/coatcheck")
+    assert "hunter2" not in repr(settings)

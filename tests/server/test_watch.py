@@ -85,3 +85,23 @@ async def test_a_trouble_is_told_once_and_again_when_it_comes_back(
     await watch.stop()
     await watch.stop()
     assert 3 <= caplog.text.count("the store is down") <= 1 + rounds // 10
+
+
+async def test_p6_no_duty_ends_the_watch_whatever_it_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coatcheck.server.watch._ROUND_SECONDS", 0)
+    rounds = 0
+
+    async def defective() -> None:
+        raise ValueError("whatever")
+
+    async def counting() -> None:
+        nonlocal rounds
+        rounds += 1
+
+    async def went_on() -> bool:
+        return rounds > 3
+
+    watch = Watch((1, defective), (1, counting))
+    watch.start()
+    await _until(went_on)
+    await watch.stop()

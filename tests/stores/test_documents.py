@@ -320,3 +320,12 @@ async def test_records_and_documents_share_a_place(where: Where) -> None:
     assert sorted(await documents.page("")) == sorted([("alice", b"1"), ("x}c", b"0"), (record.id, b"2")])
     await store.close()
     await documents.close()
+
+
+async def test_p4_a_key_that_is_no_text_is_damage_and_nothing_else(server: Any, schema: str) -> None:
+    documents = PostgresDocuments(server.url, schema=schema)
+    assert await documents.commit({}, {"key": b"some value"})
+    server.ask("UPDATE coatcheck_document SET key = %s", b"key\xff")
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        await documents.page("")
+    await documents.close()

@@ -218,12 +218,12 @@ async def test_a_run_that_may_not_go_on_writes_nothing_more() -> None:
 
     async def confirm() -> None:
         asked.append(1)
-        if len(asked) == 2:
+        if len(asked) >= 2:  # the first write asks again
             raise Conflict("another run has taken over")
 
     with pytest.raises(Conflict):
         await a_move(source, target, confirm=confirm).fill()
-    assert await target.size() == moving._AT_ONCE
+    assert await target.size() == 0
 
 
 async def test_a_store_that_fails_ends_the_run_with_its_own_error() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -154,3 +156,33 @@ def test_a_missing_middleware_is_told_so() -> None:
         TestClient(Starlette(routes=[Route("/reader", reader)])) as client,
     ):
         client.get("/reader")
+
+
+@pytest.mark.anyio
+async def test_p6_an_application_that_knows_no_lifespan_is_served_nevertheless(
+    auth: AuthServer, verifier: RemoteVerifier
+) -> None:
+    """Servers ask for a lifespan, take the exception for a no, and serve."""
+
+    async def app(scope: Any, _: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    middleware, statuses = BearerMiddleware(app, verifier=verifier), list[int]()
+    headers = [(b"authorization", b"Bearer " + auth.token().encode())]
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    with pytest.raises(AssertionError):
+        await middleware({"type": "lifespan"}, receive, send)
+    deadline = time.monotonic() + 10
+    while statuses[-1:] != [200]:
+        assert time.monotonic() < deadline, statuses
+        await middleware({"type": "http", "path": "/", "headers": headers}, receive, send)
+        await asyncio.sleep(0.01)
+    verifier.close()

@@ -11,15 +11,14 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from coatcheck import Coatcheck
 from coatcheck.cli.main import NotDone
-from coatcheck.errors import ConfigurationError
 from coatcheck.server.accounts import Accounts
+from coatcheck.server.ends import there
 from coatcheck.server.in_use import in_use, require_finished
 from coatcheck.server.keys import Keys
 from coatcheck.server.places import Places, places_of
@@ -46,18 +45,6 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
             raise NotDone(f"there is no coatcheck data in {settings.data_dir}: name it with --data-dir")
         prepare(settings.data_dir)
     return settings
-
-
-def there(path: Path) -> bool:
-    """Say whether a file is there.
-
-    Raises:
-        ConfigurationError: it cannot be told.
-    """
-    try:
-        return path.exists()
-    except OSError as error:
-        raise ConfigurationError(f"--data-dir (COATCHECK_DATA_DIR): {path.parent}: {error.strerror}") from None
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from coatcheck.cli import desk
 from coatcheck.cli.main import NotDone
 from coatcheck.clock import system_clock
 from coatcheck.keyfile import PUBLISH_AHEAD, StoredKey
+from coatcheck.server.ends import there
 from coatcheck.server.settings import Settings
 
 
@@ -47,7 +48,7 @@ def rotate(arguments: argparse.Namespace) -> None:
 
 def _settings(arguments: argparse.Namespace) -> Settings:
     settings = Settings.read(vars(arguments))
-    if not settings.shared and not desk.there(settings.key_file):
+    if not settings.shared and not there(settings.key_file):
         raise NotDone(f"there are no keys in {settings.data_dir}: name the directory with --data-dir")
     return settings
 

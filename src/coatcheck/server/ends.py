@@ -7,7 +7,9 @@ shared   everything at its URL
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from coatcheck import Coatcheck, FileStore, KeyFile, SQLiteStore
 from coatcheck.documents import Documents
@@ -19,9 +21,12 @@ from coatcheck.server.keys import Keys, KeysInFile
 from coatcheck.server.sealed_keys import SealedKeys
 from coatcheck.server.settings import Settings, prepare
 from coatcheck.store import Store
+from coatcheck.stores import documents_from_url, store_from_url
 from coatcheck.stores.moving import walkable
-from coatcheck.stores.patient import patient_documents, patient_store
 from coatcheck.stores.sqlite_documents import SQLiteDocuments
+
+# A move may wait: it has half a minute for what a request has a second for.
+_PATIENCE: Final = timedelta(seconds=30)
 
 
 class End:
@@ -42,10 +47,10 @@ class End:
         if settings.store.startswith("memory:"):
             raise ConfigurationError(f"{flag}: what is in the memory of a server is out of reach")
         # By its path and not by a URL: a path may have a question mark in it.
-        store = patient_store(settings.store) if settings.store else SQLiteStore(settings.database)
+        store = store_from_url(settings.store, timeout=_PATIENCE) if settings.store else SQLiteStore(settings.database)
         self.flag, self.settings, self.shared = flag, settings, settings.shared
         self.store, self.path = walkable(store), path_of(store)
-        self.notes = notes_beside(store) or patient_documents(settings.store)
+        self.notes = notes_beside(store) or documents_from_url(settings.store, timeout=_PATIENCE)
         self.documents = self.notes if self.shared else SQLiteDocuments(settings.database)
 
     @property

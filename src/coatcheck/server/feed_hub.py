@@ -155,8 +155,8 @@ class FeedHub:
     async def _ask(self, position: int) -> Batch:
         try:
             async with (
+                asyncio.timeout(_PATIENCE_SECONDS),  # waiting for one's turn included: there may be a thousand (P9)
                 self._asking,
-                asyncio.timeout(_PATIENCE_SECONDS),
                 aclosing(self._feed.follow(position - self._offset)) as batches,
             ):
                 batch = await anext(batches)

@@ -103,6 +103,8 @@ class Move:
         # What is gone may have been signed out after an earlier run; what was changed after this one has begun was not.
         if late.changed or (late.removed and not self._hold.resumed):
             raise Conflict(_STILL_USED)
+        if not await self._server_is_same():
+            raise Conflict(_STILL_USED)
         revocations = None if self._stays else await self._move_revocations()
         await self._hold.finish(self._clock())
         return self._report(documents, revocations)
@@ -124,6 +126,16 @@ class Move:
             await target.keys().replace(ring)
         confirm = self._hold.confirm
         return await moving_documents.copy(source.documents, target.documents, besides=_BESIDES, confirm=confirm)
+
+    async def _server_is_same(self) -> bool:
+        """Say whether nobody was disabled, or given another password or key, in the source meanwhile."""
+        if not self._server or self._stays:
+            return True
+        source, target = self._source, self._target
+        ring = await source.keys().stored()
+        if ring is not None and ring != await target.keys().stored():
+            return False
+        return await moving_documents.are_same(source.documents, target.documents, besides=_BESIDES)
 
     async def _fill(self) -> None:
         if self._hold.resumed:

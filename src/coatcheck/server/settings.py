@@ -69,7 +69,7 @@ class Settings:
     data_dir: Path
     host: str = "127.0.0.1"
     port: int = 8000
-    store: str = ""
+    store: str = field(default="", repr=False)  # a URL may hold a password
     issuer: str = ""
     algorithm: str = "RS256"
     secret: str = field(default="", repr=False)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from coatcheck.errors import CoatcheckError, ConfigurationError, StoreUnavailable
+from coatcheck.errors import ConfigurationError, StoreUnavailable
 
 _log = logging.getLogger("coatcheck.server")
 _ROUND_SECONDS: Final = 1.0
@@ -62,5 +62,5 @@ class Watch:
             if str(error) not in self._troubles.values():
                 _log.warning("%s", error)
             self._troubles[duty] = str(error)
-        except CoatcheckError:
+        except Exception:  # noqa: BLE001 - a watch that died would never adopt a key, nor finish what was begun
             _log.exception("watching goes on")

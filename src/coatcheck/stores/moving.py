@@ -142,12 +142,14 @@ class Moving:
         record = None if there.id in self.tally.damaged else await self._source.load(there.id)
         if record is None:
             found.removed += 1
+            await self._confirm()
             await self._target.delete(there.id)
         elif record != there:
             found.changed += 1
             await self._make_like(there, record)
 
     async def _make_like(self, there: Record, record: Record) -> None:
+        await self._confirm()
         if _only_touched(there, record):
             await self._target.touch(record.id, record.seen_at, record.expires_at)
             return
@@ -157,6 +159,9 @@ class Moving:
         await self._create(record)
 
     async def _create(self, record: Record) -> bool:
+        # Once more, before each write: if this run was stopped meanwhile, another one may have finished, and what is
+        # missing in the target may have been ended there (P1).
+        await self._confirm()
         if await self._target.create(record) or await self._target.load(record.id) == record:
             return True
         self.tally.refused.add(record.id)

@@ -40,6 +40,20 @@ async def copy(
     return copied
 
 
+async def are_same(source: Documents, target: Documents, *, besides: frozenset[str]) -> bool:
+    """Say whether the target's documents still are those of the source.
+
+    Raises:
+        StoreUnavailable
+    """
+    for one, other in ((source, target), (target, source)):
+        async for page in _pages(one, besides):
+            for some in portions(page, MAX_KEYS):
+                if await other.get(*(key for key, _ in some)) != [value for _, value in some]:
+                    return False
+    return True
+
+
 async def any_in(documents: Documents, *, besides: frozenset[str]) -> bool:
     """Say whether there is any document that stays.
 

@@ -26,8 +26,9 @@ from coatcheck.errors import ConfigurationError, Conflict, StoreUnavailable
 PLACE: Final = "place"
 MIGRATION: Final = "migration"
 OURS: Final = frozenset({PLACE, MIGRATION})
-SILENCE: Final = 5.0
-"""Seconds after which a run that has not counted on is dead."""
+SILENCE: Final = 35.0
+"""Seconds after which a run that has not counted on is dead, and so is all that it has asked for: a beat, and the half
+minute that a call may take (`coatcheck.stores.patient`)."""
 
 _BEAT: Final = 1000  # ms
 _UNFINISHED: Final = "a move into this store was begun and not finished: run the same `coatcheck migrate` again"
@@ -55,6 +56,7 @@ class Hold:
     def __init__(self, documents: Documents, mine: Migration, stored: bytes, *, resumed: bool) -> None:
         self._documents, self._mine, self._stored = documents, mine, stored
         self._counted_at = monotonic_clock()
+        self._counting = asyncio.Lock()
         self.resumed = resumed
 
     async def confirm(self) -> None:
@@ -64,8 +66,11 @@ class Hold:
             Conflict: another one has taken over.
             StoreUnavailable
         """
-        if monotonic_clock() - self._counted_at >= _BEAT:
-            await self._write(msgspec.structs.replace(self._mine, count=self._mine.count + 1))
+        if monotonic_clock() - self._counted_at < _BEAT:
+            return
+        async with self._counting:  # several writes of one run ask at once
+            if monotonic_clock() - self._counted_at >= _BEAT:
+                await self._write(msgspec.structs.replace(self._mine, count=self._mine.count + 1))
 
     async def finish(self, now: int) -> None:
         """Write down that the move is done, durably.

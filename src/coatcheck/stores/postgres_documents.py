@@ -19,6 +19,7 @@ from datetime import timedelta
 from typing import Any, Final, LiteralString
 
 from coatcheck.documents import Values, check_keys, check_writes, page_bounds
+from coatcheck.errors import StoreUnavailable
 from coatcheck.stores.encoding import protect, unprotect
 from coatcheck.stores.postgres_place import PostgresPlace
 from coatcheck.stores.postgres_tables import DOCUMENTS
@@ -89,7 +90,7 @@ class PostgresDocuments(PostgresPlace):
     async def page(self, prefix: str, after: str = "", limit: int = 500) -> builtins.list[tuple[str, bytes]]:
         """Return documents in order; see `Documents.page`."""
         rows = (await self._ask(_PAGE, (*page_bounds(prefix, after, limit), limit), again=True)).rows
-        return [(name.decode(), unprotect(value, name)) for name, value in rows]
+        return [(_text(name), unprotect(value, name)) for name, value in rows]
 
     async def sweep(self, now: int) -> int:
         """Remove expired documents, some at a time; rows that others are writing are left; see `Documents.sweep`."""
@@ -105,6 +106,13 @@ class PostgresDocuments(PostgresPlace):
         check_writes(expected, writes, expires_at)
         answer = await self._ask(query, (*_columns(expected), *_columns(writes), expires_at))
         return bool(answer.rows[0][0])
+
+
+def _text(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise StoreUnavailable("store damaged: a document's key") from None
 
 
 def _columns(values: Values) -> tuple[builtins.list[bytes], builtins.list[Any]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from weakref import WeakKeyDictionary
 
 from coatcheck.errors import ConfigurationError, StoreUnavailable
-from coatcheck.run import offload, to_the_end
+from coatcheck.run import offload, retrieved, running_loop, to_the_end
 from coatcheck.store import Durability
 from coatcheck.stores.postgres_tables import Migration
 
@@ -91,7 +91,7 @@ class PostgresPlace:
 
     async def close(self) -> None:
         """Close the connections of this event loop, or of this process's threads."""
-        loop = _running_loop()
+        loop = running_loop()
         if loop is not None and (side := self._loops.pop(loop, None)) is not None:
             await side.close()
         with self._lock:
@@ -124,7 +124,7 @@ class PostgresPlace:
         patience = max(_LEAST_OPENING, self._options.timeout) if patience is None else patience
         if self._pid != os.getpid():
             self._forsake()
-        loop = _running_loop()
+        loop = running_loop()
         if loop is None:
             return self._threads or self._open_threads(patience)
         side = self._loops.get(loop)
@@ -203,7 +203,7 @@ class LoopSide:
         """
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._open())
-            self._opening.add_done_callback(_retrieved)
+            self._opening.add_done_callback(retrieved)
         try:
             async with asyncio.timeout(patience):
                 await asyncio.shield(self._opening)
@@ -224,15 +224,3 @@ class LoopSide:
 
 
 _inherited: list[object] = []
-
-
-def _retrieved(opening: asyncio.Task[None]) -> None:
-    if not opening.cancelled():
-        opening.exception()  # it is raised where it is waited for, if anybody still waits
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

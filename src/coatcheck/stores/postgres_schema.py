@@ -68,6 +68,10 @@ def _migrate(connection: Connection, schema: str, component: str, migrations: tu
     found = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = $1", (schema,)).fetchone()
     if found is None:  # IF NOT EXISTS would ask for the right to make one all the same
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+    # A schema that the role may not use is passed over: its tables would be made in the next one, as temporary ones.
+    usable = connection.execute("SELECT has_schema_privilege($1, 'USAGE')", (schema,)).fetchone()
+    if usable != (True,):
+        raise psycopg.errors.InsufficientPrivilege
     connection.execute(_VERSIONS)
     # Looked up again: another process may have run some of them while this one waited.
     for migration in _missing(connection, component, migrations):

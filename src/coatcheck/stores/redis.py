@@ -133,7 +133,8 @@ class RedisStore(RedisPlace):
         Raises:
             StoreUnavailable: one of them is damaged: a shorter list would not be the truth.
         """
-        return await self._do(self._list(subject))
+        # Each step in time, and not the whole: "sign out everywhere" begins with it, however many they are (P1).
+        return await self._do(self._list(subject), limited=False)
 
     async def revoke_subject(self, subject: str, before: int, keep: str | None = None) -> builtins.list[str]:
         """Remove a subject's records, damaged ones too; see `Store.revoke_subject`, and this module's proof."""
@@ -199,7 +200,10 @@ class RedisStore(RedisPlace):
         index = self._index(subject)
         members: Sequence[bytes] = await self._ask(index, ("ZRANGE", index, 0, -1))
         ids = {base64url.encode(octets): octets for octets in members}
-        values = await self._here().fetch([self._key(id) for id in ids])
+        values: dict[bytes, bytes | Exception | None] = {}
+        for start in range(0, len(ids), _CHUNK):
+            some = [self._key(id) for id in builtins.list(ids)[start : start + _CHUNK]]
+            values |= await self._in_time(self._here().fetch(some))
         found: builtins.list[Record] = []
         for id, octets in ids.items():
             value = values.get(self._key(id))

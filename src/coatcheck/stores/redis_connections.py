@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Any, Final
 
+from coatcheck.run import running_loop
 from coatcheck.stores.redis_link import RedisLink
 from coatcheck.stores.redis_scripts import Call
 from coatcheck.stores.redis_url import Target
@@ -78,7 +79,7 @@ class Connections:
 
     def here(self) -> Here:
         """Return the connections of the running event loop, or those of this process that are used without one."""
-        loop = _running_loop()
+        loop = running_loop()
         if loop is not None:
             here = self._loops.get(loop)
             if here is None:
@@ -93,7 +94,7 @@ class Connections:
 
     async def close(self) -> None:
         """Close the connections of the running event loop, or those that are used without one."""
-        loop = _running_loop()
+        loop = running_loop()
         if loop is not None:
             here = self._loops.pop(loop, None)
             if here is not None:
@@ -105,10 +106,3 @@ class Connections:
     def _made(self, drive: Drive) -> Here:
         patience = int(self._timeout * 333)  # ms; a call waits for replicas twice at most, and must answer in time
         return Here(drive, RedisLink(self._target, self._arguments, drive, patience=patience))
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -18,7 +18,7 @@ from redis.exceptions import (
 )
 
 from coatcheck.errors import StoreUnavailable
-from coatcheck.stores.redis_scripts import SOURCES, Call, Command
+from coatcheck.stores.redis_scripts import MARK, SOURCES, Call, Command
 from coatcheck.stores.redis_url import Address, Target
 from coatcheck.stores.redis_waiting import Wait
 from coatcheck.stores.redis_wire import FAILURES, Drive, Pool, Reply, Wire
@@ -304,7 +304,7 @@ class RedisLink:
         A server waits for what the same connection wrote last, and a call that found nothing to do wrote nothing,
         though an earlier one may have, over another connection: the mark lies behind all of it.
         """
-        return wait.round_trips([*batch, ("SET", _mark(key), "", "PX", 1000)], self._patience)
+        return wait.round_trips([*batch, ("EVAL", MARK, 1, _mark(key))], self._patience)
 
     async def _exchange(self, address: Address, *round_trips: Sequence[Command]) -> list[Reply]:
         pool = self._pools.get(address)

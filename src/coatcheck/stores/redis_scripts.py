@@ -84,7 +84,7 @@ return value
 """
 """key -> what was removed, or nil."""
 
-# BURY and REVOKE first remove something: a script that has written may go on where memory is full (P1).
+# BURY, REVOKE, PUBLISH and MARK first remove something: a script that has written may go on where memory is full (P1).
 BURY: Final = f"""
 local value = redis.call('GET', KEYS[1])
 if value == '\\0' then return {{2, false}} end
@@ -174,6 +174,7 @@ index's, with 'd:' and its name in place of 'i'.
 """
 
 PUBLISH: Final = """
+redis.call('XDEL', KEYS[1], '0-0')
 local last, time = '0-0', redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -192,6 +193,12 @@ return id
 
 A few entries at the front that are of no use any more are dropped; the newest one stays.
 """
+
+MARK: Final = """
+redis.call('DEL', KEYS[1])
+return redis.call('SET', KEYS[1], '', 'PX', 1000)
+"""
+"""key: writes something, so that replicas can be waited for. It is sent by its text: nobody would tell it again."""
 
 
 def _sha(source: str) -> bytes:

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from coatcheck.errors import StoreUnavailable
+from coatcheck.run import retrieved
 from coatcheck.stores.coalesce import Coalescer
 from coatcheck.stores.redis_resp import pack, read_reply
 from coatcheck.stores.redis_scripts import Command
@@ -239,8 +240,7 @@ class LoopDrive:
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)
-        if not task.cancelled():
-            task.exception()  # it was raised where it was waited for, if anybody still waited
+        retrieved(task)
 
 
 class ThreadDrive:

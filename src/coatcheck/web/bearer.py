@@ -79,16 +79,22 @@ class BearerMiddleware:
             await self.app(scope, receive, send)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        opened = False
+
         async def receive_and_open() -> Message:
+            nonlocal opened
             message = await receive()
             if message["type"] == "lifespan.startup":
+                opened = True
                 await offload(self.verifier.open)
             return message
 
         try:
             await self.app(scope, receive_and_open, send)
         finally:
-            await offload(self.verifier.close)
+            # An application without a lifespan raises, or returns, and is served: the first token opens it then.
+            if opened:
+                await offload(self.verifier.close)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False

@@ -195,6 +195,17 @@ async def test_p6_a_server_that_became_a_replica_counts_for_nothing(own_valkey: 
     own_valkey.ask("REPLICAOF", "NO", "ONE")
 
 
+async def test_p1_publishing_works_on_a_full_server(own_valkey: Any) -> None:
+    """Sign-outs are published before they are done: one that cannot be published is none."""
+    feed = RedisFeed.from_url(own_valkey.url)
+    await feed.open()
+    own_valkey.ask("CONFIG", "SET", "maxmemory", "1")
+    await feed.publish((session("first"),), START)
+    await feed.publish((session("second"),), START)
+    assert set((await feed.snapshot(START)).revoked) == {session("first"), session("second")}
+    await feed.close()
+
+
 async def test_p1_what_no_replica_has_is_pending(own_valkey: Any) -> None:
     """`wait_replicas` holds for revocations as it does for records."""
     feed = RedisFeed.from_url(own_valkey.url, wait_replicas=1, timeout=timedelta(seconds=0.5))

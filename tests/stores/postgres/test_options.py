@@ -173,6 +173,8 @@ def test_a_role_without_the_right_to_make_tables_is_enough_once_they_are_there(
             run(PostgresStore(url, schema=schema).open())
         run((first := make()).open())
         run(first.close())
+        with pytest.raises(StoreUnavailable, match="may not make or migrate"):  # tables that it may not see
+            run(PostgresStore(url, schema=schema).open())
         own_server.ask(f"GRANT USAGE ON SCHEMA {schema} TO {schema}")
         own_server.ask(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {schema}")
         store = PostgresStore(url, schema=schema)

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 import redis
 
+from coatcheck import Coatcheck
 from coatcheck.core.record import Device, Record, pack
 from coatcheck.errors import StoreUnavailable
+from coatcheck.feeds.local import LocalFeed
 from coatcheck.stores.redis import RedisStore
 from coatcheck.stores.redis_scripts import Command
 from coatcheck.stores.redis_waiting import Wait
@@ -239,6 +241,22 @@ async def test_p2_a_pending_sign_out_is_never_done(own_valkey: Any) -> None:
     await waiting.close()
 
 
+async def test_p1_replicas_are_waited_for_on_a_full_server(cluster: list[Any], prefix: str) -> None:
+    url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    store = RedisStore.from_url(url, prefix=prefix, wait_replicas=1)
+    await store.open()
+    records = await made(store, 3)
+    for server in cluster[:3]:
+        server.ask("CONFIG", "SET", "maxmemory", "1")
+    try:
+        assert await store.delete(records[0].id) == records[0]
+        assert len(await store.revoke_subject("alice", records[0].created_at)) == 2
+    finally:
+        for server in cluster[:3]:
+            server.ask("CONFIG", "SET", "maxmemory", "0")
+    await store.close()
+
+
 def values_of(replica: Any, pattern: str) -> list[bytes]:
     with redis.Redis(port=replica.port, protocol=2, single_connection_client=True) as client:
         client.execute_command("READONLY")
@@ -273,3 +291,20 @@ async def test_a_record_expires_by_the_servers_clock(store: RedisStore, valkey: 
     assert abs(valkey.client().pttl(key) - 600_000) < 10_000  # dead by then, whatever touches
     assert await store.replace(following(record, successor=make_id(), expires_at=now + 30_000))
     assert abs(valkey.client().pttl(key) - 30_000) < 10_000
+
+
+async def test_p1_a_subject_with_many_sessions_is_signed_out_everywhere_over_a_slow_line(
+    own_valkey: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step is in time; all of them together need not be."""
+    for module in ("redis", "redis_connections"):
+        monkeypatch.setattr(f"coatcheck.stores.{module}._CHUNK", 5)
+    async with FaultProxy("127.0.0.1", own_valkey.port) as proxy:
+        store = RedisStore.from_url(f"redis://127.0.0.1:{proxy.port}/0", timeout=timedelta(milliseconds=500))
+        async with Coatcheck(store, feed=LocalFeed()) as coat:
+            for _ in range(40):
+                await coat.sessions.create("eve")
+            proxy.delay(0.04)
+            assert await coat.sessions.revoke_all("eve") == 40
+            proxy.heal()
+            assert await coat.sessions.list("eve") == []

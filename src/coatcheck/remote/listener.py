@@ -1,4 +1,4 @@
-"""Line: the thread that keeps an issuer's keys and revocations up to date in this process.
+"""Listener: the thread that keeps an issuer's keys and revocations up to date in this process.
 
 It has an event loop of its own, so it serves WSGI and ASGI alike, and nobody waits for it. It does not survive a fork:
 the child begins anew, from nothing, with the first token that it is asked about.
@@ -34,7 +34,7 @@ _JOIN_SECONDS: Final = 5.0
 _REFUSALS: Final[dict[str, type[CoatcheckError]]] = {"revoked": Revoked, "expired": Expired}
 
 
-class Line:
+class Listener:
     """Fills a ring and a set of revocations, while it is open.
 
     Args:
@@ -57,10 +57,10 @@ class Line:
         self._lock = threading.Lock()
         self._life: _Life | None = None
         revocations.heard_at = NEVER
-        _lines.add(self)
+        _listeners.add(self)
 
     def __repr__(self) -> str:
-        return f"<Line to {self.origin.url}>"
+        return f"<Listener to {self.origin.url}>"
 
     def open(self, wait: float) -> None:
         """Begin, if nothing is under way in this process, and wait until something was heard, so many seconds at most.
@@ -124,12 +124,12 @@ class Line:
 
 
 class _Life:
-    """The thread of a Line, from beginning to end."""
+    """The thread of a Listener, from beginning to end."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, listener: Listener) -> None:
         self.ready = threading.Event()
-        self._line = line
-        self._keys = IssuerKeys(line.origin, line.ring)
+        self._listener = listener
+        self._keys = IssuerKeys(listener.origin, listener.ring)
         self._asking = 0
         self._follows = False
         self._loop = asyncio.new_event_loop()
@@ -163,15 +163,15 @@ class _Life:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self) -> None:
-        line = self._line
+        listener = self._listener
         await self._keys.known.wait()  # what was heard counts only for tokens that can be verified
-        follower = Follower(line.events, self._take, line.clock)
+        follower = Follower(listener.events, self._take, listener.clock)
         await follower.begin()
         self._follows = True
         await follower.follow()
 
     def _take(self, batch: Batch) -> None:
-        self._line.take(batch)
+        self._listener.take(batch)
         if self._follows:  # a large snapshot is old by the time that it is here
             self.ready.set()
 
@@ -181,7 +181,7 @@ class _Life:
         self._asking += 1
         try:
             async with asyncio.timeout(ASK_SECONDS):
-                await _asked(self._line.origin, token, principal)
+                await _asked(self._listener.origin, token, principal)
         except TimeoutError:
             raise StoreUnavailable("the issuer did not answer in time") from None
         except asyncio.CancelledError:  # the loop ends; whoever waits for this is not meant
@@ -208,14 +208,14 @@ async def _members(answer: Answer) -> dict[str, object]:
         return {}
 
 
-_lines: weakref.WeakSet[Line] = weakref.WeakSet()
-_held: list[Line] = []
+_listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
+_held: list[Listener] = []
 
 
 def _hold() -> None:
-    for line in list(_lines):
-        line.taking.acquire()
-        _held.append(line)
+    for listener in list(_listeners):
+        listener.taking.acquire()
+        _held.append(listener)
 
 
 def _let_go() -> None:
