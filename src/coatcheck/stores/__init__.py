@@ -22,7 +22,8 @@ def store_from_url(url: str, *, timeout: timedelta | None = None) -> Store:
     Args:
         url: `memory:`, `file:///absolute/directory`, `file:relative/directory`, `sqlite:///relative.db`,
             `sqlite:////absolute.db`, `postgresql://name:password@host/database?sslmode=verify-full`, or one of those
-            in `coatcheck.stores.redis_url`, such as `redis://host/0`.
+            in `coatcheck.stores.redis_url`, such as `redis://host/0`. Options that a URL of PostgreSQL may have
+            besides libpq's stand in `coatcheck.stores.postgres_url`.
         timeout: how long a call to Redis or PostgreSQL may take; if left out, as long as the URL or their class says.
 
     Raises:
@@ -97,19 +98,23 @@ def _sqlite_path(rest: str) -> str:
 def _postgres(rest: str, **limits: Any) -> Store:
     from coatcheck.stores.postgres import PostgresStore
 
-    return PostgresStore(_postgres_url(rest), **limits)
+    url, options = _postgres_url(rest)
+    return PostgresStore(url, **{**options, **limits})
 
 
 def _postgres_documents(rest: str, **limits: Any) -> Documents:
     from coatcheck.stores.postgres_documents import PostgresDocuments
 
-    return PostgresDocuments(_postgres_url(rest), **limits)
+    url, options = _postgres_url(rest)
+    return PostgresDocuments(url, **{**options, **limits})
 
 
-def _postgres_url(rest: str) -> str:
+def _postgres_url(rest: str) -> tuple[str, dict[str, Any]]:
+    from coatcheck.stores.postgres_url import parse
+
     if not rest.startswith("//"):
         raise ConfigurationError("postgresql: needs a server; write postgresql://name:password@host/database")
-    return f"postgresql:{rest}"
+    return parse(f"postgresql:{rest}")
 
 
 def _redis(scheme: str, rest: str, **limits: Any) -> Store:

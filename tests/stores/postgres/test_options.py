@@ -13,8 +13,9 @@ import pytest
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.run import run
 from coatcheck.store import Durability
-from coatcheck.stores import store_from_url
+from coatcheck.stores import documents_from_url, store_from_url
 from coatcheck.stores.postgres import PostgresStore
+from coatcheck.stores.postgres_place import PostgresPlace
 from coatcheck.stores.postgres_pool import judge
 from coatcheck.testing import make_record
 
@@ -26,6 +27,10 @@ NO_URLS = [
     "postgres:///db?nosuch=hunter2",
     "postgresql://name:hunter2@[::1/db",
     "postgresql://name:hunter2%@host/db",
+    "postgresql://name:hunter2@host/db?connections=hunter2",
+    "postgresql://name:hunter2@host/db?timeout=",
+    "postgresql://name:hunter2@host/db?timeout=1e400",
+    "postgresql://name:hunter2@host/db?schema=",
     "postgresql://name:hunter2\0@host/db",
 ]
 
@@ -47,6 +52,16 @@ def test_a_url_names_the_store_and_its_drivers_options(scheme: str) -> None:
     for part in ("host=one,two", "sslmode=verify-full", "connect_timeout=5", "target_session_attrs=read-write"):
         assert part in given.split()
     assert "hunter2" not in f"{store!r} {store._options!r}"
+
+
+@pytest.mark.parametrize("named", [store_from_url, documents_from_url])
+def test_options_of_ours_stand_among_libpqs(named: Callable[[str], PostgresPlace]) -> None:
+    """Several installations share a database, and a server has no other place to say so than the URL."""
+    options = "schema=shop&sslmode=verify-full&connections=3&connect_timeout=5&timeout=2.5"
+    place = named(f"postgresql://one/coats?{options}")
+    assert (place._options.schema, place._options.size, place._options.timeout) == ("shop", 3, 2.5)
+    assert {"sslmode=verify-full", "connect_timeout=5", "dbname=coats"} <= set(place._options.conninfo.split())
+    assert place.made_with["schema"] == "shop"
 
 
 @pytest.mark.parametrize("url", NO_URLS)
