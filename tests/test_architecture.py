@@ -417,6 +417,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
         ("coatcheck.core.jws", "from ..store import Store"),
         ("coatcheck.core.jws", "def late():\n    import coatcheck"),
         ("coatcheck.sessions", "from coatcheck.stores.memory import MemoryStore"),
+        ("coatcheck.sessions", "from coatcheck.stores.near import NearStore"),
         ("coatcheck.sessions", "from coatcheck import Coatcheck"),
         ("coatcheck.stores.memory", "import coatcheck.web.asgi"),
         ("coatcheck.server.app", "from coatcheck.sessions import Sessions"),

@@ -133,7 +133,6 @@ class NearStore:
 
     async def revoke_subject(self, subject: str, before: int, keep: str | None = None) -> builtins.list[str]:
         """Remove a subject's records; see `Store.revoke_subject`. All records are forgotten: this is rare."""
-        self._forget_all()
         try:
             return await self.store.revoke_subject(subject, before, keep)
         finally:
@@ -145,8 +144,7 @@ class NearStore:
 
     @contextmanager
     def _writing(self, id: str) -> Generator[None]:
-        """Forget a record before it is written and after: a load that began in between may have missed the write."""
-        self._forget(id)
+        """Forget a record once it was written, and whatever a load has read meanwhile: it may have missed the write."""
         try:
             yield
         finally:
