@@ -158,6 +158,7 @@ class RedisLink:
         self._arguments = {**user, **arguments}
         self._pools: dict[Address, Pool] = {}
         self._places = _places(target, drive.gate(1))
+        self._only = target.addresses[0] if target.kind == "single" else None
         self.clustered = target.kind == "cluster"
 
     async def send(self, calls: Sequence[Call], *, wait: Wait | None = None) -> list[Reply | StoreUnavailable]:
@@ -167,6 +168,8 @@ class RedisLink:
             calls: each goes to its key's server; those of one server go together, in their order.
             wait: which replicas must have what was written, or it counts as not answered.
         """
+        if not calls:
+            return []
         commands = [call.command for call in calls]
         replies: list[Reply] = [None] * len(calls)
         pending = list(range(len(calls)))
@@ -252,6 +255,9 @@ class RedisLink:
         wait: Wait | None,
     ) -> None:
         """Send what is pending, and put the answers where they belong."""
+        if self._only is not None and wait is None and not any(replies):  # all of it goes there, for the first time
+            replies[:] = await self._all_to(self._only, commands)
+            return
         by_server: dict[Address, list[int]] = {}
         for number in pending:
             asked = replies[number]
@@ -274,6 +280,12 @@ class RedisLink:
                 replies[number] = answer
 
         await self._drive.all(to_server(address, numbers) for address, numbers in by_server.items())
+
+    async def _all_to(self, address: Address, commands: Sequence[Command]) -> Sequence[Reply]:
+        try:
+            return await self._exchange(address, commands)
+        except StoreUnavailable as error:
+            return [error] * len(commands)
 
     async def _to_server(
         self, address: Address, keys: list[bytes], commands: list[Command], asking: list[bool], wait: Wait | None

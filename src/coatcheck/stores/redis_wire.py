@@ -18,15 +18,17 @@ from typing import Any, Protocol, TypeVar, cast
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from coatcheck.errors import StoreUnavailable
 from coatcheck.run import retrieved
 from coatcheck.stores.coalesce import Coalescer
-from coatcheck.stores.redis_resp import pack, read_reply
+from coatcheck.stores.redis_resp import Replies, pack
 from coatcheck.stores.redis_scripts import Command
 from coatcheck.stores.redis_url import Address
+from coatcheck.stores.time_limit import TimeLimit
 
 T = TypeVar("T")
 Q = TypeVar("Q")
@@ -57,28 +59,30 @@ class Wire(Protocol):
 
 
 class LoopWire:
-    """A connection that awaits."""
+    """A connection that awaits. redis-py opens it and signs in; then what comes is read here."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self._replies: Replies | None = None
 
     async def fresh(self) -> bool:
         """See `Wire`."""
-        try:
-            return not (self._is_closing() or await self._connection.can_read())
-        except FAILURES:
-            return False
-
-    def _is_closing(self) -> bool:
-        # A reset is no end of the stream, and redis-py looks for that only.
-        writer = self._connection._writer  # noqa: SLF001  there is no public way to ask
-        return writer is None or bool(writer.is_closing())
+        return self._replies is not None and self._replies.fresh
 
     async def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         """See `Wire`."""
-        await self._connection.send_packed_command(pack(commands), check_health=False)
-        stream = self._connection._reader  # noqa: SLF001  its `read_response` costs ten times as much
-        return [await read_reply(stream) for _ in commands]
+        replies = self._replies
+        if replies is None:
+            replies = self._replies = await self._opened()
+        return await replies.ask(commands)
+
+    async def _opened(self) -> Replies:
+        await self._connection.connect()
+        writer = self._connection._writer  # noqa: SLF001  there is no public way to its transport
+        replies = Replies(writer.transport)
+        if await self._connection.can_read():  # by its own reader, to which nothing comes any more
+            raise RedisConnectionError("the server said more than it was asked, or closed the connection")
+        return replies
 
     async def drop(self) -> None:
         """See `Wire`."""
@@ -190,7 +194,7 @@ class LoopDrive:
         import redis.asyncio.retry
 
         self._redis, self._retry = redis.asyncio, redis.asyncio.retry.Retry(NoBackoff(), 0)
-        self._pool_size, self._timeout = pool_size, timeout
+        self._pool_size, self._timeout, self._limit = pool_size, timeout, TimeLimit(timeout)
         self._under_way: set[asyncio.Task[Any]] = set()
         self._coalescers: builtins.list[Coalescer[Any, Any]] = []
 
@@ -226,8 +230,7 @@ class LoopDrive:
     async def in_time(self, step: Awaitable[T]) -> T:
         """See `Drive`."""
         try:
-            async with asyncio.timeout(self._timeout):
-                return await step
+            return await self._limit.keep(step)
         except TimeoutError:
             raise StoreUnavailable(f"the Redis server did not answer within {self._timeout:g} s") from None
 
