@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ledger import Ledger, recovered
+from ledger import NOTHING, Ledger, recovered
 from valkey_server import AOF, HOST, Valkey, info, wait_until
 
 from coatcheck.stores.redis import RedisStore
@@ -135,17 +135,19 @@ async def fail_over(failover: Failover, how: Callable[[Valkey], None]) -> Failed
     The store waits for one replica. It is one object from the beginning to the end, and finds its way by itself.
     """
     store = failover.store(wait_replicas=1)
-    await store.open()
-    assert store.durability == "failover-safe"
     ledger = Ledger(store)
-    async with ledger:
-        await ledger.more(5)
-        await asyncio.to_thread(how, failover.primary)
-        await asyncio.to_thread(wait_until, failover.promoted)
-        recovery = await recovered(store, ledger.kept)
-        assert await ledger.wrong(store) == {"lost": [], "back": []}
-        await asyncio.to_thread(failover.restore)
-        await ledger.more(5)
-    assert await ledger.wrong(store) == {"lost": [], "back": []}
-    await store.close()
+    try:
+        await store.open()
+        assert store.durability == "failover-safe"
+        async with ledger:
+            await ledger.more(5)
+            await asyncio.to_thread(how, failover.primary)
+            await asyncio.to_thread(wait_until, failover.promoted)
+            recovery = await recovered(store, ledger.kept)
+            assert await ledger.wrong(store) == NOTHING
+            await asyncio.to_thread(failover.restore)
+            await ledger.more(5)
+        assert await ledger.wrong(store) == NOTHING
+    finally:
+        await store.close()
     return FailedOver(len(ledger.kept), len(ledger.ended), recovery)

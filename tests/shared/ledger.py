@@ -10,14 +10,16 @@ from typing import Final, Self
 from sites import Site
 
 from coatcheck import StoreUnavailable
+from coatcheck.core.record import Record
 from coatcheck.store import Store
 from coatcheck.testing import make_record
 from coatcheck.testing.clock import START
 
 WRITERS: Final = 8
 REVOKED_TOGETHER: Final = 4
+NOTHING: Final[dict[str, list[str]]] = {"lost": [], "back": []}
 PATIENCE: Final = 60.0  # seconds in which what must come has come
-_AT_ONCE: Final = 1000
+_AT_ONCE: Final = 500
 
 
 class Ledger:
@@ -84,10 +86,8 @@ class Ledger:
 async def _stored(store: Store, ids: list[str]) -> set[str]:
     found: set[str] = set()
     for start in range(0, len(ids), _AT_ONCE):
-        chunk = ids[start : start + _AT_ONCE]
-        found.update(
-            id for id, record in zip(chunk, await asyncio.gather(*map(store.load, chunk)), strict=True) if record
-        )
+        records = await asyncio.gather(*(patiently(store, id) for id in ids[start : start + _AT_ONCE]))
+        found.update(record.id for record in records if record is not None)
     return found
 
 
@@ -95,14 +95,19 @@ async def recovered(store: Store, ids: Iterable[str]) -> float:
     """Return after how many seconds all of these can be loaded."""
     began = time.monotonic()
     for id in ids:
-        while True:
-            try:
-                await store.load(id)
-                break
-            except StoreUnavailable:
-                assert time.monotonic() - began < PATIENCE, "it does not recover"
-                await asyncio.sleep(0.01)
+        await patiently(store, id)
     return time.monotonic() - began
+
+
+async def patiently(store: Store, id: str) -> Record | None:
+    """Load a record, if need be again and again."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return await store.load(id)
+        except StoreUnavailable:
+            assert time.monotonic() < deadline, "it does not recover"
+            await asyncio.sleep(0.01)
 
 
 async def killed(site: Site, ledger: Ledger, rounds: int, *, more: int = 3) -> None:
@@ -118,4 +123,4 @@ async def killed(site: Site, ledger: Ledger, rounds: int, *, more: int = 3) -> N
             await asyncio.to_thread(site.start)
             await asyncio.to_thread(site.sync)
     await recovered(ledger.store, ledger.kept[-1:])
-    assert await ledger.wrong(ledger.store) == {"lost": [], "back": []}
+    assert await ledger.wrong(ledger.store) == NOTHING
