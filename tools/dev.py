@@ -73,7 +73,7 @@ CHECKS: tuple[tuple[str, ...], ...] = (
 COOL_DOWN = "7 days"
 LOCKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("uv.txt", ("--group", "bootstrap", "--python-version", "3.11")),
-    ("run.txt", ("pyproject.toml", "--extra", "server")),
+    ("run.txt", ("pyproject.toml", "--extra", "server", "--extra", "redis", "--extra", "postgres")),
     (
         "dev.txt",
         ("pyproject.toml", "--extra", "all", "--group", "dev", "--constraint", "requirements/run.txt"),
