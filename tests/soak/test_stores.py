@@ -40,7 +40,7 @@ async def test_p1_p2_failover(
         folder = tmp_path / str(times)
         folder.mkdir()
         place: Any = (
-            sentinels(folder, replicas=2, sentinels=3)
+            sentinels(folder, sentinels=3)
             if where == "sentinels"
             else of_cluster(request.getfixturevalue("cluster"), f"f{times}{how.__name__}")
         )

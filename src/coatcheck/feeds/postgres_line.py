@@ -10,7 +10,8 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import AsyncRawCursor, sql
 
-from coatcheck.stores.postgres_pool import CONNECT, SET_UP, AsyncConnection, Options, judge, settings, unavailable
+from coatcheck.stores.postgres_pool import CONNECT, SET_UP, Options, judge, settings, unavailable
+from coatcheck.stores.postgres_wire import AsyncConnection
 
 
 class Line:

@@ -1,6 +1,6 @@
 """postgres_pool: connections to PostgreSQL, bounded in number and in time, for event loops and for threads alike.
 
-Whoever needs a driver imports this module when it is needed: it is the only one that loads psycopg.
+Whoever needs a driver imports this module when it is needed: it loads psycopg.
 
 - Connections commit by themselves and are given back idle: psycopg's pool then needs no round trip to reset one.
 - A connection that has shown any error, or that was still waiting for a reply, is closed and never used again (P4).
@@ -13,27 +13,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple, TypeVar
+from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import AsyncRawCursor, RawCursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.errors import Diagnostic
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from psycopg_pool.pool_async import StopWorker
 
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.store import Durability
-
-if TYPE_CHECKING:
-    from psycopg.abc import PQGen
-
-T = TypeVar("T")
-Row = tuple[Any, ...]
+from coatcheck.stores.postgres_wire import AsyncConnection, Bounded, Connection, Row, TooLate
 
 _OLDEST = 140_000
 # Data that cannot be taken, a constraint, a deadlock, a lock that was waited for too long ("PostgreSQL Error Codes").
@@ -90,52 +83,6 @@ def unavailable(error: psycopg.Error) -> StoreUnavailable:
     """Return what is raised in place of an error of the driver."""
     state = error.sqlstate
     return StoreUnavailable(f"PostgreSQL cannot answer: {type(error).__name__}" + (f" ({state})" if state else ""))
-
-
-class TooLate(psycopg.OperationalError):
-    """The server did not answer in time."""
-
-
-def _limited(work: PQGen[T], deadline: float) -> Generator[Any, Any, T]:
-    """Do what the driver's generator does, but not beyond the deadline; the driver looks up ten times a second."""
-    try:
-        wanted: Any = next(work)
-        while True:
-            ready = yield wanted
-            if monotonic() > deadline:
-                raise TooLate("no answer in time")
-            wanted = work.send(ready)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-
-
-class _Bounded:
-    """What a connection of either kind knows: until when it may wait, and whether it was warned."""
-
-    deadline: float = inf
-    warned: bool = False
-
-    def hear(self, notice: Diagnostic) -> None:
-        """Remember a warning: a commit that no longer waits for its standby says so in one, and succeeds."""
-        if notice.severity_nonlocalized == "WARNING":
-            self.warned = True
-
-
-class Connection(_Bounded, psycopg.Connection[Row]):
-    """A connection for threads."""
-
-    def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
-        """Wait for the driver's generator, until the deadline."""
-        return super().wait(_limited(gen, self.deadline), *args, **kwargs)
-
-
-class AsyncConnection(_Bounded, psycopg.AsyncConnection[Row]):
-    """A connection for an event loop."""
-
-    async def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
-        """Wait for the driver's generator, until the deadline."""
-        return await super().wait(_limited(gen, self.deadline), *args, **kwargs)
 
 
 def connect(options: Options, patience: float) -> tuple[Connection, Durability]:
@@ -379,7 +326,7 @@ def _lost(error: psycopg.Error) -> bool:
     return error.sqlstate is None or error.sqlstate.startswith("57P")
 
 
-def _judged(connection: _Bounded, answer: Answer) -> Answer:
+def _judged(connection: Bounded, answer: Answer) -> Answer:
     if connection.warned:
         raise TooLate("the server warned: a standby may not have what was committed")
     return answer

@@ -14,8 +14,9 @@ from psycopg import sql
 
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.store import Durability
-from coatcheck.stores.postgres_pool import Connection, Options, connect, unavailable
+from coatcheck.stores.postgres_pool import Options, connect, unavailable
 from coatcheck.stores.postgres_tables import Migration
+from coatcheck.stores.postgres_wire import Connection
 
 _PATIENCE = 60.0  # seconds, for the other processes' migrations and for one's own
 _NEWCOMERS: Final = "SELECT pg_advisory_xact_lock(hashtextextended('coatcheck schema', 0))"

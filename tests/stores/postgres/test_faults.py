@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from ledger import NOTHING, Ledger
 from postgres_server import OwnServer
@@ -22,6 +24,7 @@ from coatcheck.core.record import Record
 from coatcheck.errors import StoreUnavailable
 from coatcheck.stores.postgres import PostgresStore, _values
 from coatcheck.stores.postgres_pool import LoopPool, Options, read_url
+from coatcheck.stores.postgres_wire import AsyncConnection, Connection
 from coatcheck.testing import make_record
 from coatcheck.testing.clock import START
 from coatcheck.testing.records import HOUR, following, make_id
@@ -219,6 +222,25 @@ async def test_p6_a_server_that_restarts_in_the_middle_of_transactions_is_found_
     for record, outcome in zip(waiting, outcomes, strict=True):
         assert isinstance(outcome, StoreUnavailable) or await store.load(record.id) is None
     assert await ledger.wrong(store) == NOTHING
+
+
+async def test_p9_an_attempt_to_connect_that_fails_leaves_nothing_open() -> None:
+    """Not even until the garbage is collected: in an outage many fail."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = read_url(f"postgresql://127.0.0.1:{silent.getsockname()[1]}/coats")
+        gc.disable()
+        try:
+            attempts = (AsyncConnection.connect(url), asyncio.to_thread(Connection.connect, url))
+            outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+            assert [isinstance(outcome, psycopg.Error) for outcome in outcomes] == [True, True]
+            for _ in outcomes:
+                heard, _ = silent.accept()
+                with heard:
+                    heard.settimeout(10)
+                    while heard.recv(1024):
+                        pass
+        finally:
+            gc.enable()
 
 
 def test_a_program_that_ends_during_an_outage_ends() -> None:

@@ -100,7 +100,7 @@ def until(true: Callable[[], bool]) -> None:
 # The other two of these four are for `make soak`.
 async def test_p1_p2_nothing_comes_back_and_nothing_is_lost_when_a_sentinel_promotes_a_replica(tmp_path: Path) -> None:
     """The primary dies amid writes; what one replica had to have before it was acknowledged is so at the next."""
-    with sentinels(tmp_path, replicas=2, sentinels=1) as failover:
+    with sentinels(tmp_path, sentinels=1) as failover:
         seen = await fail_over(failover, Valkey.kill)
     assert min(seen.kept, seen.ended) > 40
 
