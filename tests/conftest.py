@@ -8,7 +8,7 @@ from valkey_server import cluster, valkey
 
 # Before anybody imports it: its assertions then say what was compared.
 pytest.register_assert_rewrite("coatcheck.testing.contract", "coatcheck.testing.documents", "coatcheck.testing.feeds")
-pytest.register_assert_rewrite("cancellations", "crashes", "failovers", "ledger", "outages", "rivals")
+pytest.register_assert_rewrite("cancellations", "crashes", "failovers", "ledger", "outages", "rivals", "ticks")
 
 # Fixtures, by these names: here, so that each of these servers is started once, whichever folders' tests ask for it.
 __all__ = ["cluster", "own_postgres", "postgres", "valkey"]

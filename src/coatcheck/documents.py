@@ -13,7 +13,7 @@ After one from `commit` or `note` it is not known whether the writes were stored
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final, Protocol, runtime_checkable
 
 from coatcheck.errors import InvalidValue
@@ -89,6 +89,21 @@ class Documents(Protocol):
     async def sweep(self, now: int) -> int:
         """Remove documents with `expires_at <= now`, and return how many; where the server does it, 0."""
         ...
+
+
+async def pages(
+    documents: Documents, prefix: str, limit: int
+) -> AsyncGenerator[builtins.list[tuple[str, bytes]], None]:
+    """Yield the documents whose keys begin so, page by page; see `Documents.page`.
+
+    Raises:
+        StoreUnavailable
+    """
+    after, full = "", True
+    while full:
+        page = await documents.page(prefix, after, limit)
+        yield page
+        after, full = page[-1][0] if page else "", len(page) == limit
 
 
 def check_keys(*keys: str) -> None:

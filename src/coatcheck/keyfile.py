@@ -1,9 +1,7 @@
 """KeyFile: keeps a Keyring in a file, rotates it there, and lets running processes adopt what changed.
 
-    rotate:   upcoming -> signing -> retired -> forgotten
-              (published in advance)  (until the last token it signed has expired)
-
-The file is private (0600) and replaced atomically, so that a reader sees all of the old ring or of the new.
+What is in it, and what rotating does to that, says `coatcheck.stored_ring`. The file is private (0600) and replaced
+atomically, so that a reader sees all of the old ring or of the new.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 import uvicorn
+from hearing import LATER, entries
 from uvicorn.server import ServerState
 
 from coatcheck import StoreUnavailable
@@ -32,16 +33,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 ONE, OTHER = "a-feed-token-of-32-letters-or-more", "the-feed-token-that-comes-after-it"
-LATER = START + 10**6
 PATHS = ("/feed", "/feed/snapshot")
-
-
-def entries(*names: str) -> tuple[Revoked, ...]:
-    return tuple(Revoked(session_id=name, until=LATER) for name in names)
-
-
-def names(batch: Batch) -> list[str | None]:
-    return [revoked.session_id for revoked in batch.revoked]
 
 
 # -- who may hear it

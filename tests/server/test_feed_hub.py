@@ -8,8 +8,8 @@ from contextlib import aclosing
 
 import msgspec
 import pytest
+from hearing import LATER, entries, names
 
-from coatcheck.core.revocation import Revoked
 from coatcheck.feed import Batch
 from coatcheck.feeds.local import LocalFeed
 from coatcheck.server.feed_hub import MOST_AT_ONCE, FeedHub
@@ -17,18 +17,6 @@ from coatcheck.testing import SettableClock
 from coatcheck.testing.clock import START
 
 pytestmark = pytest.mark.anyio
-
-ONE, OTHER = "a-feed-token-of-32-letters-or-more", "the-feed-token-that-comes-after-it"
-LATER = START + 10**6
-PATHS = ("/feed", "/feed/snapshot")
-
-
-def entries(*names: str) -> tuple[Revoked, ...]:
-    return tuple(Revoked(session_id=name, until=LATER) for name in names)
-
-
-def names(batch: Batch) -> list[str | None]:
-    return [revoked.session_id for revoked in batch.revoked]
 
 
 @pytest.fixture

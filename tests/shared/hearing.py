@@ -7,12 +7,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
-from coatcheck.core.revocation import Revocations
+from coatcheck.core.revocation import Revocations, Revoked
 from coatcheck.errors import StoreUnavailable
-from coatcheck.feed import Feed
+from coatcheck.feed import Batch, Feed
 from coatcheck.follower import Follower, into
 from coatcheck.testing.clock import START
 from coatcheck.testing.feeds import PATIENCE, session
+
+LATER = START + 10**6
+
+
+def entries(*names: str) -> tuple[Revoked, ...]:
+    """Return revocations of sessions that are called so."""
+    return tuple(Revoked(session_id=name, until=LATER) for name in names)
+
+
+def names(batch: Batch) -> list[str | None]:
+    """Return what the sessions are called that a batch revokes."""
+    return [revoked.session_id for revoked in batch.revoked]
 
 
 class Hearing:

@@ -73,7 +73,7 @@ def disable(arguments: argparse.Namespace) -> None:
     settings = desk.settings_of(arguments)
 
     async def work() -> None:
-        async with desk.accounts_of(settings) as accounts, desk.coat_of(settings) as coat:
+        async with desk.server_of(settings) as (accounts, coat):
             done = await proof.disable(checked_name(arguments.name), accounts, coat.sessions)
         if done is None:
             raise NotDone(f"there is no account {arguments.name!r}")

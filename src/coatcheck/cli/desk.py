@@ -73,8 +73,8 @@ async def keys_of(settings: Settings) -> AsyncGenerator[Keys]:
 
 
 @asynccontextmanager
-async def coat_of(settings: Settings) -> AsyncGenerator[Coatcheck]:
-    """Open the sessions, with the server's feed and without its keys: nothing is signed here.
+async def server_of(settings: Settings) -> AsyncGenerator[tuple[Accounts, Coatcheck]]:
+    """Open accounts and sessions, with the server's feed and without its keys: nothing is signed here.
 
     Raises:
         StoreUnavailable, ConfigurationError
@@ -84,7 +84,8 @@ async def coat_of(settings: Settings) -> AsyncGenerator[Coatcheck]:
         _using(settings) as places,
         Coatcheck(places.store, feed=places.feed, on_event=lambda _: None) as coat,
     ):
-        yield coat
+        await places.documents.open()
+        yield Accounts(places.documents), coat
 
 
 @asynccontextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from typing import Final, NamedTuple
 
 from coatcheck import SQLiteStore
@@ -16,7 +15,7 @@ from coatcheck.documents import Documents
 from coatcheck.errors import ConfigurationError
 from coatcheck.feed import Feed
 from coatcheck.server import lock
-from coatcheck.server.ends import End
+from coatcheck.server.ends import End, opened
 from coatcheck.server.moving import Report, begun
 from coatcheck.server.settings import Settings, prepare
 from coatcheck.store import Store
@@ -93,10 +92,8 @@ def _make_schema(arguments: argparse.Namespace) -> None:
         if not end.shared:
             prepare(end.settings.data_dir)
         before = [await schemas.versions(file) for file in files]
-        async with AsyncExitStack() as stack:
-            for part in parts:
-                stack.push_async_callback(part.close)
-                await part.open()
+        async with opened(*parts):
+            pass
         return _differences(before, [await schemas.versions(file) for file in files])
 
     made = desk.run(work)

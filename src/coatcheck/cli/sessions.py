@@ -19,7 +19,7 @@ def show(arguments: argparse.Namespace) -> None:
     settings = _settings(arguments)
 
     async def work() -> None:
-        async with desk.accounts_of(settings) as accounts, desk.coat_of(settings) as coat:
+        async with desk.server_of(settings) as (accounts, coat):
             wanted = [await _account(accounts, arguments.name)] if arguments.name else await accounts.list()
             found = [(account, each) for account in wanted for each in await coat.sessions.list(account.id)]
         if arguments.json:
@@ -61,7 +61,7 @@ def revoke(arguments: argparse.Namespace) -> None:
     settings = _settings(arguments)
 
     async def work() -> None:
-        async with desk.accounts_of(settings) as accounts, desk.coat_of(settings) as coat:
+        async with desk.server_of(settings) as (accounts, coat):
             if arguments.id:
                 ended = int(await coat.sessions.revoke(arguments.id, reason=_REASON))
             else:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from coatcheck.documents import Documents
+from coatcheck.documents import Documents, pages
 from coatcheck.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -60,14 +60,11 @@ async def until_committed(step: Callable[[], Awaitable[T | None]]) -> T:
 
 
 async def every(documents: Documents, prefix: str) -> AsyncGenerator[tuple[str, bytes], None]:
-    """Yield the documents whose keys begin so, and what follows the prefix in their keys; a page is as of one moment.
+    """Yield the documents whose keys begin so, and what follows the prefix in their keys.
 
     Raises:
         StoreUnavailable
     """
-    after, full = "", True
-    while full:
-        page = await documents.page(prefix, after, _PAGE)
+    async for page in pages(documents, prefix, _PAGE):
         for key, stored in page:
             yield key.removeprefix(prefix), stored
-        after, full = page[-1][0] if page else "", len(page) == _PAGE

@@ -7,6 +7,8 @@ shared   everything at its URL
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -103,6 +105,20 @@ class End:
         named = SQLiteFeed(self.settings.database) if server and not self.shared else None
         feed = Coatcheck(self.store, feed=named).feed
         return None if isinstance(feed, LocalFeed) else feed
+
+
+@asynccontextmanager
+async def opened(*parts: Store | Documents | Feed) -> AsyncGenerator[None, None]:
+    """Open stores, documents and feeds, and close them, also those that could not be opened.
+
+    Raises:
+        StoreUnavailable, ConfigurationError
+    """
+    async with AsyncExitStack() as stack:
+        for part in parts:
+            stack.push_async_callback(part.close)
+            await part.open()
+        yield
 
 
 def path_of(store: Store) -> Path | None:

@@ -23,12 +23,11 @@ from urllib.parse import parse_qs
 import msgspec
 
 from coatcheck.clock import monotonic_clock
-from coatcheck.core import challenge
-from coatcheck.errors import BadSignature, CoatcheckError, InvalidValue, Malformed, Missing, StoreUnavailable
+from coatcheck.errors import BadSignature, CoatcheckError, Malformed, Missing, StoreUnavailable
 from coatcheck.feed import Batch
 from coatcheck.feeds.http import Said
+from coatcheck.server.api import BadRequest, refusal
 from coatcheck.server.feed_hub import FeedHub, Snapshot
-from coatcheck.server.messages import Problem
 from coatcheck.web.asgi import Receive, Scope, Send
 
 FEED: Final = "/feed"
@@ -51,13 +50,7 @@ _STREAM: Final[Headers] = [
 ]
 
 
-class _BadRequest(InvalidValue):
-    status = 400
-    code = "bad_request"
-    oauth_error = "invalid_request"
-
-
-class _WrongMethod(_BadRequest):
+class _WrongMethod(BadRequest):
     status = 405
     code = "method_not_allowed"
 
@@ -89,7 +82,10 @@ class FeedEndpoint:
             finally:
                 self._listeners -= 1
         except CoatcheckError as error:
-            await _refuse(error, send)
+            answer = refusal(error)
+            if isinstance(error, _WrongMethod):
+                answer.headers["allow"] = "GET"
+            await answer(scope, receive, send)
 
     def _authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Return if the request has one of the tokens; they are compared in constant time.
@@ -175,29 +171,17 @@ def _position(scope: Scope) -> int | None:
     """Return the position that a request goes on from, if it names one.
 
     Raises:
-        _BadRequest: it is no number.
+        BadRequest: it is no number.
     """
     given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"last-event-id"]
     given = given or parse_qs(scope["query_string"].decode("latin-1")).get("after", [])
     if not given:
         return None
     if len(given) > 1 or not _POSITION.fullmatch(given[0]) or int(given[0]) >= 2**63:
-        raise _BadRequest("a position is a number, and there is one at most")
+        raise BadRequest("a position is a number, and there is one at most")
     return int(given[0])
 
 
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _refuse(error: CoatcheckError, send: Send) -> None:
-    body = msgspec.json.encode(Problem(error.oauth_error, error.code, str(error)))
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        *challenge.headers(error),
-        *([(b"allow", b"GET")] if isinstance(error, _WrongMethod) else []),
-    ]
-    await send({"type": "http.response.start", "status": challenge.status(error), "headers": headers})
-    await send({"type": "http.response.body", "body": body})

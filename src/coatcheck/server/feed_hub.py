@@ -22,6 +22,7 @@ from coatcheck.errors import StoreUnavailable
 from coatcheck.feed import Batch, Feed
 from coatcheck.feeds.local import LocalFeed
 from coatcheck.follower import Follower
+from coatcheck.run import retrieved
 
 T = TypeVar("T")
 
@@ -221,7 +222,7 @@ class FeedHub:
 def _shared(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Begin what several wait for, or, when all of them have gone away, nobody."""
     task = asyncio.create_task(work)
-    task.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+    task.add_done_callback(retrieved)
     return task
 
 

@@ -13,7 +13,7 @@ ahead, while the source is in use, ends after copying the sessions in 3.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from typing import Final
 from coatcheck.clock import Clock, system_clock
 from coatcheck.documents import Documents
 from coatcheck.errors import ConfigurationError, Conflict
-from coatcheck.server.ends import End, there
+from coatcheck.server.ends import End, opened, there
 from coatcheck.server.sealed_keys import KEYS
 from coatcheck.server.settings import prepare
 from coatcheck.store import Store
@@ -147,10 +147,7 @@ class Move:
         if old is None or new is None:
             return None
         now = self._clock()
-        async with AsyncExitStack() as stack:
-            for feed in (old, new):
-                stack.push_async_callback(feed.close)
-                await feed.open()
+        async with opened(old, new):
             revoked = (await old.snapshot(now)).revoked
             for start in range(0, len(revoked), _AT_ONCE):
                 await new.publish(revoked[start : start + _AT_ONCE], now)
@@ -217,7 +214,7 @@ async def _any_session(end: End) -> bool:
 
 
 async def _any_server(end: End) -> bool:
-    if not end.shared and not end.has_data:
+    if not end.has_data:
         return False
     if await moving_documents.any_in(end.documents, besides=_BESIDES):
         return True
@@ -233,8 +230,5 @@ async def _opened(end: End, *, data: bool) -> AsyncGenerator[None, None]:
     parts: list[Store | Documents] = [end.store, end.notes]
     if data and end.documents is not end.notes:
         parts.append(end.documents)
-    async with AsyncExitStack() as stack:
-        for part in parts:
-            stack.push_async_callback(part.close)
-            await part.open()
+    async with opened(*parts):
         yield

@@ -7,6 +7,7 @@ against people who can write to the disk.
 
 from __future__ import annotations
 
+from typing import Any
 from zlib import crc32
 
 from coatcheck.core import base64url
@@ -24,6 +25,18 @@ def id_octets(id: str) -> bytes | None:
         return base64url.decode(id)
     except Malformed:
         return None
+
+
+def document_key(octets: Any) -> str:
+    """Return a document's key as it is stored: in octets, so that keys sort by them.
+
+    Raises:
+        StoreUnavailable: it was damaged.
+    """
+    try:
+        return str(octets, "utf-8")
+    except (TypeError, UnicodeDecodeError):
+        raise StoreUnavailable("store damaged: a document's key") from None
 
 
 def protect(content: bytes, context: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
-from coatcheck.documents import MAX_KEYS, Documents, Values
+from coatcheck.documents import MAX_KEYS, Documents, Values, pages
 from coatcheck.errors import Conflict
 from coatcheck.stores.moving import portions, together
 
@@ -84,10 +84,5 @@ async def _change(target: Documents, expected: Values, writes: Values) -> None:
 
 
 async def _pages(documents: Documents, besides: frozenset[str]) -> AsyncIterator[list[tuple[str, bytes]]]:
-    after = ""
-    while True:
-        page = await documents.page("", after, _PAGE)
+    async for page in pages(documents, "", _PAGE):
         yield [(key, value) for key, value in page if key not in besides]
-        if len(page) < _PAGE:
-            return
-        after = page[-1][0]

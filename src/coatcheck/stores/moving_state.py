@@ -28,7 +28,7 @@ MIGRATION: Final = "migration"
 OURS: Final = frozenset({PLACE, MIGRATION})
 SILENCE: Final = 35.0
 """Seconds after which a run that has not counted on is dead, and so is all that it has asked for: a beat, and the half
-minute that a call may take (`coatcheck.stores.patient`)."""
+minute that a call of a move may take (`coatcheck.server.ends`)."""
 
 _BEAT: Final = 1000  # ms
 _UNFINISHED: Final = "a move into this store was begun and not finished: run the same `coatcheck migrate` again"

@@ -66,7 +66,6 @@ _LOAD_MANY: Final = "SELECT subject, version, seen_at, expires_at, body, id FROM
 _DELETE: Final = "DELETE FROM coatcheck_record WHERE id = $1 RETURNING subject, version, seen_at, expires_at, body"
 _LIST: Final = "SELECT subject, version, seen_at, expires_at, body, id FROM coatcheck_record WHERE subject = $1"
 _REVOKE: Final = "SELECT gone_id, gone_superseded FROM coatcheck_revoke($1, $2, $3)"
-# In the order of the index and from where the chunk before has ended: what that one removed is not passed again.
 _SWEEP: Final = """
     WITH expired AS (
         SELECT id FROM coatcheck_record WHERE due BETWEEN $1 AND $2::bigint >> 18 AND expires_at <= $2
@@ -215,13 +214,7 @@ class PostgresStore(PostgresPlace):
         """Remove expired records, some at a time; rows that others are writing are left; see `Store.sweep`."""
         while (await self._ask(_FORGET, (now - CUTOFF_MEMORY, _CHUNK))).affected == _CHUNK:
             pass
-        removed, due = 0, 0
-        while True:
-            chunk, last = (await self._ask(_SWEEP, (due, now, _CHUNK))).rows[0]
-            removed += int(chunk)
-            if chunk < _CHUNK:
-                return removed
-            due = int(last)
+        return await self._sweep(_SWEEP, now, _CHUNK)
 
     def walk(self) -> AsyncIterator[Page]:
         """Yield every record; see `Walkable.walk`."""

@@ -19,8 +19,7 @@ from datetime import timedelta
 from typing import Any, Final, LiteralString
 
 from coatcheck.documents import Values, check_keys, check_writes, page_bounds
-from coatcheck.errors import StoreUnavailable
-from coatcheck.stores.encoding import protect, unprotect
+from coatcheck.stores.encoding import document_key, protect, unprotect
 from coatcheck.stores.postgres_place import PostgresPlace
 from coatcheck.stores.postgres_tables import DOCUMENTS
 
@@ -32,7 +31,6 @@ _NOTE: Final = "SELECT coatcheck_note($1::bytea[], $2::bytea[], $3::bytea[], $4:
 _PAGE: Final = """
     SELECT key, value FROM coatcheck_document WHERE expires_at IS NULL AND key >= $1 AND key < $2 ORDER BY key LIMIT $3
 """
-# From where the chunk before has ended: what that one removed is not passed again.
 _SWEEP: Final = """
     WITH expired AS (
         SELECT key FROM coatcheck_document WHERE expires_at BETWEEN $1 AND $2
@@ -90,29 +88,16 @@ class PostgresDocuments(PostgresPlace):
     async def page(self, prefix: str, after: str = "", limit: int = 500) -> builtins.list[tuple[str, bytes]]:
         """Return documents in order; see `Documents.page`."""
         rows = (await self._ask(_PAGE, (*page_bounds(prefix, after, limit), limit), again=True)).rows
-        return [(_text(name), unprotect(value, name)) for name, value in rows]
+        return [(document_key(name), unprotect(value, name)) for name, value in rows]
 
     async def sweep(self, now: int) -> int:
         """Remove expired documents, some at a time; rows that others are writing are left; see `Documents.sweep`."""
-        removed, since = 0, 0
-        while True:
-            chunk, last = (await self._ask(_SWEEP, (since, now, _CHUNK))).rows[0]
-            removed += int(chunk)
-            if chunk < _CHUNK:
-                return removed
-            since = int(last)
+        return await self._sweep(_SWEEP, now, _CHUNK)
 
     async def _write(self, query: LiteralString, expected: Values, writes: Values, expires_at: int | None) -> bool:
         check_writes(expected, writes, expires_at)
         answer = await self._ask(query, (*_columns(expected), *_columns(writes), expires_at))
         return bool(answer.rows[0][0])
-
-
-def _text(name: bytes) -> str:
-    try:
-        return name.decode()
-    except UnicodeDecodeError:
-        raise StoreUnavailable("store damaged: a document's key") from None
 
 
 def _columns(values: Values) -> tuple[builtins.list[bytes], builtins.list[Any]]:

@@ -116,6 +116,24 @@ class PostgresPlace:
             return await side.pool.answer(query, values, again=again)
         return side.answer(query, values, again=again)
 
+    async def _sweep(self, query: LiteralString, now: int, chunk: int) -> int:
+        """Remove what has expired, so many rows at a time, and return how many in all.
+
+        Args:
+            query: removes rows in the order of an index. Its arguments are where the chunk before has ended, for what
+                that one removed is not passed again; the time; and how many at most. It returns how many, and where
+                it has ended.
+            now: milliseconds since the epoch.
+            chunk: how many rows at once.
+        """
+        removed, since = 0, 0
+        while True:
+            count, last = (await self._ask(query, (since, now, chunk))).rows[0]
+            removed += int(count)
+            if count < chunk:
+                return removed
+            since = int(last)
+
     async def _side(self, patience: float | None = None) -> LoopSide | ThreadPool:
         """Return the connections that fit the caller: those of its event loop, or those for threads.
 

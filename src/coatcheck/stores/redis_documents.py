@@ -16,7 +16,7 @@ from typing import Final
 from coatcheck.documents import Values, check_keys, check_writes, page_bounds
 from coatcheck.errors import StoreUnavailable
 from coatcheck.stores import redis_scripts as scripts
-from coatcheck.stores.encoding import protect, unprotect
+from coatcheck.stores.encoding import document_key, protect, unprotect
 from coatcheck.stores.redis_place import RedisPlace
 from coatcheck.stores.redis_waiting import Wait
 
@@ -78,7 +78,7 @@ class RedisDocuments(RedisPlace):
             if not names:
                 break
             stored = zip(names, await self._stored(names), strict=True)
-            found += [(_text(name), _content(name, value)) for name, value in stored if value is not None]
+            found += [(document_key(name), _content(name, value)) for name, value in stored if value is not None]
             start = names[-1] + b"\0"  # what was removed meanwhile makes no page short
         return found
 
@@ -101,10 +101,3 @@ def _content(name: bytes, stored: bytes) -> bytes:
     if stored[:1] != _FORMAT:
         raise StoreUnavailable("store damaged: a document of unknown format")
     return unprotect(stored[1:], name)
-
-
-def _text(name: bytes) -> str:
-    try:
-        return name.decode()
-    except UnicodeDecodeError:
-        raise StoreUnavailable("store damaged: a document's key") from None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import builtins
 import os
 import sqlite3
-import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
@@ -28,10 +27,6 @@ from coatcheck.stores.group_commit import Weight
 from coatcheck.stores.merging import CUTOFF_MEMORY
 from coatcheck.stores.sqlite_file import Migration, SQLiteFile
 from coatcheck.stores.walking import PAGE, read_page
-
-# Measured on 400 000 records: with 500 at a time, other writers' p99 is 24 to 35 ms meanwhile; with 100 it is 7 ms.
-_CHUNK = 100
-_PAUSE = 0.005  # seconds between two chunks, for the writers of other processes
 
 _MIGRATIONS: Final[tuple[Migration, ...]] = (
     (
@@ -201,13 +196,7 @@ class SQLiteStore:
         """Remove expired records, some at a time, so that no other writer waits long; see `Store.sweep`."""
         old = now - CUTOFF_MEMORY
         await settle(self._file.write(lambda c: c.execute(_FORGET, (old,)).close(), Weight.CLEANING))
-        removed = 0
-        while True:
-            chunk = await settle(self._file.write(lambda c: c.execute(_SWEEP, (now, _CHUNK)).rowcount, Weight.CLEANING))
-            removed += chunk
-            if chunk < _CHUNK:
-                return removed
-            await offload(lambda: time.sleep(_PAUSE))
+        return await self._file.sweep(_SWEEP, now)
 
     async def walk(self) -> AsyncIterator[Page]:
         """Yield every record; see `Walkable.walk`."""

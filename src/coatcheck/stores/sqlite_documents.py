@@ -8,7 +8,6 @@ from __future__ import annotations
 import builtins
 import os
 import sqlite3
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -17,12 +16,9 @@ from coatcheck.documents import Values, check_keys, check_writes, page_bounds
 from coatcheck.errors import StoreUnavailable
 from coatcheck.run import offload, settle
 from coatcheck.store import Durability
-from coatcheck.stores.encoding import protect, unprotect
+from coatcheck.stores.encoding import document_key, protect, unprotect
 from coatcheck.stores.group_commit import Weight
 from coatcheck.stores.sqlite_file import Migration, SQLiteFile
-
-_CHUNK = 100
-_PAUSE = 0.005  # seconds between two chunks, for the writers of other processes
 
 _MIGRATIONS: Final[tuple[Migration, ...]] = (
     (
@@ -104,17 +100,11 @@ class SQLiteDocuments:
         """Return documents in order; see `Documents.page`."""
         start, end = page_bounds(prefix, after, limit)
         rows = self._file.read(lambda c: c.execute(_PAGE, (start, end, limit)).fetchall())
-        return [(_key(name), _content(name, value)) for name, value in rows]
+        return [(document_key(name), _content(name, value)) for name, value in rows]
 
     async def sweep(self, now: int) -> int:
         """Remove expired documents, some at a time, so that no other writer waits long; see `Documents.sweep`."""
-        removed = 0
-        while True:
-            chunk = await settle(self._file.write(lambda c: c.execute(_SWEEP, (now, _CHUNK)).rowcount, Weight.CLEANING))
-            removed += chunk
-            if chunk < _CHUNK:
-                return removed
-            await offload(lambda: time.sleep(_PAUSE))
+        return await self._file.sweep(_SWEEP, now)
 
     async def _write(self, expected: Values, writes: Values, expires_at: int | None, weight: Weight) -> bool:
         check_writes(expected, writes, expires_at)
@@ -149,10 +139,3 @@ def _content(name: Any, value: Any) -> bytes:
     if type(name) is not bytes or type(value) is not bytes:  # a damaged page can hold values of any type
         raise StoreUnavailable("store damaged: a document's columns")
     return unprotect(value, name)
-
-
-def _key(name: Any) -> str:
-    try:
-        return str(name, "utf-8")
-    except (TypeError, UnicodeDecodeError):
-        raise StoreUnavailable("store damaged: a document's key") from None

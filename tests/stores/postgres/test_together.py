@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
+import ticks
+from ticks import half_stop_waiting, written_before_it_closes
 
 from coatcheck.core import base64url
 from coatcheck.core.record import Record, pack
@@ -36,9 +38,7 @@ async def store(make: Make) -> AsyncIterator[PostgresStore]:
 
 async def made(store: PostgresStore, count: int, subject: str | None = None) -> list[Record]:
     """Records in the order of their ids."""
-    records = sorted((make_record(subject) for _ in range(count)), key=octets)
-    assert all(await asyncio.gather(*map(store.create, records)))
-    return records
+    return sorted(await ticks.made(store, count, subject), key=octets)
 
 
 def octets(record: Record) -> bytes:
@@ -146,24 +146,11 @@ async def test_p6_a_row_that_somebody_holds_keeps_only_its_own_writer_waiting(ma
 async def test_p4_whoever_stops_waiting_stops_nothing(store: PostgresStore) -> None:
     """Half of those who wrote in one tick are cancelled while it is under way; all is written."""
     records = await made(store, 40)
-    sent = statements(store)
-    writing = [asyncio.ensure_future(store.replace(following(record))) for record in records]
-    while not sent:  # noqa: ASYNC110 (there is no event to wait for)
-        await asyncio.sleep(0)
-    for task in writing[::2]:
-        task.cancel()
-    assert await asyncio.gather(*writing[1::2]) == [True] * 20
-    assert all(task.cancelled() for task in writing[::2])
-    assert await asyncio.gather(*(store.load(record.id) for record in records)) == [following(r) for r in records]
+    await half_stop_waiting(store, records, statements(store))
 
 
 async def test_a_store_that_is_closed_has_written_what_was_asked_for(store: PostgresStore) -> None:
-    [record] = await made(store, 1)
-    writing = asyncio.ensure_future(store.replace(following(record)))
-    await asyncio.sleep(0)
-    writing.cancel()
-    await store.close()
-    assert await store.load(record.id) == following(record)
+    await written_before_it_closes(store)
 
 
 # -- no deadlocks -----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import redis
+import ticks
 
 from coatcheck import Coatcheck
 from coatcheck.core.record import Device, Record, pack
@@ -38,9 +39,7 @@ async def store(valkey: Any, prefix: str) -> AsyncIterator[RedisStore]:
 
 
 async def made(store: RedisStore, count: int, subject: str | None = "alice", **changes: Any) -> list[Record]:
-    records = [make_record(subject, **changes) for _ in range(count)]
-    assert all(await asyncio.gather(*(store.create(record) for record in records)))
-    return records
+    return await ticks.made(store, count, subject, **changes)
 
 
 # -- one round trip -------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from redis.crc import key_slot
+from ticks import half_stop_waiting, made, written_before_it_closes
 
-from coatcheck.core.record import Record
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.stores.redis import RedisStore
 from coatcheck.stores.redis_scripts import CREATE, DELETE, REPLACE, TOUCH, Command, call
@@ -28,12 +28,6 @@ async def store(valkey: Any, prefix: str) -> AsyncIterator[RedisStore]:
     await store.open()
     yield store
     await store.close()
-
-
-async def made(store: RedisStore, count: int, subject: str | None = None) -> list[Record]:
-    records = [make_record(subject) for _ in range(count)]
-    assert all(await asyncio.gather(*map(store.create, records)))
-    return records
 
 
 def pipelines(store: RedisStore) -> list[Sequence[Command]]:
@@ -104,25 +98,12 @@ async def test_what_fails_for_one_is_no_error_for_the_others(store: RedisStore, 
 async def test_p4_whoever_stops_waiting_stops_nothing_and_leaves_no_reply(store: RedisStore) -> None:
     """Half of those who wrote in one tick are cancelled once the batch was sent; all is written, each has their own."""
     records = await made(store, 40)
-    sent = pipelines(store)
-    writing = [asyncio.ensure_future(store.replace(following(record))) for record in records]
-    while not sent:  # noqa: ASYNC110 (there is no event to wait for)
-        await asyncio.sleep(0)
-    for task in writing[::2]:
-        task.cancel()
-    assert await asyncio.gather(*writing[1::2]) == [True] * 20
-    assert all(task.cancelled() for task in writing[::2])
-    assert await asyncio.gather(*(store.load(record.id) for record in records)) == [following(r) for r in records]
+    await half_stop_waiting(store, records, pipelines(store))
 
 
 async def test_a_store_that_is_closed_has_written_what_was_asked_for(store: RedisStore) -> None:
     """A request asks for a write, is cancelled, and the store is closed: the write is carried out (P2)."""
-    [record] = await made(store, 1)
-    writing = asyncio.ensure_future(store.replace(following(record)))
-    await asyncio.sleep(0)
-    writing.cancel()
-    await store.close()
-    assert await store.load(record.id) == following(record)
+    await written_before_it_closes(store)
 
 
 # -- replicas ---------------------------------------------------------------------------------------------------------
