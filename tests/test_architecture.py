@@ -31,6 +31,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "desks": (
         "coatcheck.announcer",
         "coatcheck.clock",
+        "coatcheck.cookie_jar",
         "coatcheck.documents",
         "coatcheck.ending",
         "coatcheck.events",
@@ -151,6 +152,7 @@ PUBLIC_NAMES: tuple[str, ...] = (
     "ConfigurationError",
     "Conflict",
     "Cookie",
+    "CookieJar",
     "CredentialError",
     "CrossSite",
     "Exchange",

@@ -8,6 +8,7 @@ needs them.
 from __future__ import annotations
 
 from coatcheck.compose import Coatcheck
+from coatcheck.cookie_jar import CookieJar
 from coatcheck.core.claims import Claims, Principal
 from coatcheck.core.cookies import Cookie
 from coatcheck.core.keys import Key, Keyring
@@ -52,6 +53,7 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "Cookie",
+    "CookieJar",
     "CredentialError",
     "CrossSite",
     "Exchange",

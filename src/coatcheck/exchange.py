@@ -15,9 +15,9 @@ import logging
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 
+from coatcheck.cookie_jar import CookieJar
 from coatcheck.core import credentials, csrf, sufficiency
 from coatcheck.core.claims import Principal
-from coatcheck.core.cookies import Cookie
 from coatcheck.core.credentials import AccessToken, RefreshToken
 from coatcheck.core.record import Record, require_subject
 from coatcheck.core.session import Session
@@ -50,7 +50,7 @@ class Exchange:
         self._token: Principal | None = None
         self._ambient = True
         self._looked = False
-        self._set_cookies: dict[str, bytes] = {}
+        self.cookies = CookieJar(head, sessions.clock)
         self._no_store = False
         self._dressed = False
 
@@ -186,7 +186,7 @@ class Exchange:
             session.become(None)
             await self._begin_session(subject, amr, scopes, persistent=persistent, began_at=began)
         self._refusal = self._token = None
-        self._take_back(self._policy.access_cookie, self._policy.refresh_cookie)
+        self.cookies.take_back(self._policy.access_cookie, self._policy.refresh_cookie)
         return session
 
     async def rotate(self) -> None:
@@ -214,8 +214,8 @@ class Exchange:
     def hand_out_tokens(self, grant: Grant) -> None:
         """Send a grant's tokens in HttpOnly cookies of their own instead of the body."""
         access, refresh = (timedelta(seconds=s) if grant.lasts else None for s in (grant.expires_in, grant.lasts))
-        self.set_cookie(self._policy.access_cookie, grant.access_token, max_age=access)
-        self.set_cookie(self._policy.refresh_cookie, grant.refresh_token, max_age=refresh)
+        self.cookies.set(self._policy.access_cookie, grant.access_token, max_age=access)
+        self.cookies.set(self._policy.refresh_cookie, grant.refresh_token, max_age=refresh)
         self._no_store = True
 
     async def sign_out(self, *, refresh_token: str | None = None) -> bool:
@@ -255,18 +255,6 @@ class Exchange:
 
     # -- the response ------------------------------------------------------------------------------------------
 
-    def set_cookie(self, cookie: Cookie, value: str, *, max_age: timedelta | None = None) -> None:
-        """Send a cookie with the response; of one name the last counts, so a response never sets it twice (C2).
-
-        Raises:
-            InvalidValue: the value cannot be sent, or is too large.
-        """
-        self._set_cookies[cookie.name] = cookie.header(value, now=self._sessions.clock(), max_age=max_age)
-
-    def delete_cookie(self, cookie: Cookie) -> None:
-        """Take a cookie back."""
-        self._set_cookies[cookie.name] = cookie.deletion(now=self._sessions.clock())
-
     async def finish(self) -> None:
         """Save what the handler changed, before the response leaves; may be called again for a late change.
 
@@ -287,25 +275,15 @@ class Exchange:
         """Return a response's headers with ours among them: one Set-Cookie a name, Vary, Cache-Control."""
         self._hand_out()
         self._dressed = True
-        dressed = self._with_ours(headers) if self._set_cookies or self._no_store else list(headers)
-        if self._looked or self.session.accessed or self._set_cookies:
+        dressed = self.cookies.dress(headers) if self.cookies else list(headers)
+        if self._no_store:
+            dressed = [header for header in dressed if header[0].lower() != b"cache-control"]
+            dressed.append((b"cache-control", b"no-store"))
+        if self._looked or self.session.accessed or self.cookies:
             dressed.append((b"vary", b"Cookie, Authorization"))
         return dressed
 
     # -- inside ------------------------------------------------------------------------------------------------
-
-    def _with_ours(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-        ours = tuple(name.encode("ascii") + b"=" for name in self._set_cookies)
-        dressed = [
-            (name, value)
-            for name, value in headers
-            if not (name.lower() == b"set-cookie" and value.startswith(ours))
-            and not (self._no_store and name.lower() == b"cache-control")
-        ]
-        dressed += [(b"set-cookie", header) for header in self._set_cookies.values()]
-        if self._no_store:
-            dressed.append((b"cache-control", b"no-store"))
-        return dressed
 
     async def _verify(self, token: AccessToken) -> None:
         if self._policy.when_stale == "ask" and self._verifier.is_stale():
@@ -341,13 +319,8 @@ class Exchange:
     def _leave(self) -> None:
         self.session.become(None)
         self._token = None
-        self._take_back(self._policy.cookie, self._policy.access_cookie, self._policy.refresh_cookie)
+        self.cookies.take_back(self._policy.cookie, self._policy.access_cookie, self._policy.refresh_cookie)
         self._no_store = True
-
-    def _take_back(self, *cookies: Cookie) -> None:
-        for cookie in cookies:
-            if cookie.name in self._set_cookies or self.head.presents(cookie.name):
-                self.delete_cookie(cookie)
 
     def _refreshable(self, text: str | bytes | None) -> str | None:
         """Return a refresh token's session: an access token that has expired does not keep it alive."""
@@ -384,7 +357,7 @@ class Exchange:
         """Send the session's cookie, if this request made or rotated the session."""
         if self.session.cookie is not None and self.session.record is not None:
             lasting = self._lasting(self.session.record)
-            self.set_cookie(self._policy.cookie, self.session.cookie.value, max_age=lasting)
+            self.cookies.set(self._policy.cookie, self.session.cookie.value, max_age=lasting)
             self._no_store = True
 
     def _lasting(self, record: Record) -> timedelta | None:

@@ -97,7 +97,7 @@ async def test_nothing_breaks_out_of_a_cookie_line(world: Any, text: str) -> Non
 
     async def echo(exchange: Exchange) -> str:
         with pytest.raises(InvalidValue):
-            exchange.set_cookie(kind, text)
+            exchange.cookies.set(kind, text)
         return "refused"
 
     world.handlers["/echo"] = echo

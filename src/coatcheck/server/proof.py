@@ -102,7 +102,7 @@ class Proving:
             await self._confirm(proof)
         except BaseException:
             # Whatever went wrong: a session whose proof may not stand is not handed out, even if it cannot be ended.
-            exchange.delete_cookie(self._coat.policy.cookie)
+            exchange.cookies.delete(self._coat.policy.cookie)
             await exchange.sign_out()
             raise
 

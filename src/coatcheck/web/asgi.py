@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from coatcheck.compose import Coatcheck
-from coatcheck.core import challenge, credentials, csrf
-from coatcheck.core.policy import Policy
-from coatcheck.errors import CoatcheckError, ConfigurationError, CredentialError, StoreUnavailable
+from coatcheck.errors import CoatcheckError, ConfigurationError, StoreUnavailable
 from coatcheck.exchange import Exchange
 from coatcheck.request_head import RequestHead
+from coatcheck.web.answer import (
+    OPENING_SECONDS,
+    SERVER_ERROR,
+    PlainHTTP,
+    answer,
+    is_ours_to_answer,
+    presents_a_credential,
+)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -23,14 +28,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # What a refused WebSocket is closed with (RFC 6455, 7.4.1 and its IANA registry).
 _POLICY_VIOLATION, _TRY_AGAIN_LATER = 1008, 1013
-# What a refusal depends on: the credential, and where the request comes from (F9).
-_VARY = ", ".join(("Cookie", "Authorization", *csrf.VARY)).encode("ascii")
-_SERVER_ERROR = 500
-_OPENING_SECONDS = 1.0  # so long a request waits for the store to be opened; that goes on for those who come later
 _HTTP_SCHEMES = {"ws": "http", "wss": "https"}
 _CARRIES_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
-# Hosts at which browsers keep a Secure cookie that came over http.
-_LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _log = logging.getLogger("coatcheck")
 
 
@@ -57,7 +56,7 @@ class CoatcheckMiddleware:
         if isinstance(csrf_exempt, str):
             raise ConfigurationError("csrf_exempt is a collection of paths; a single one is [path]")
         self.csrf_exempt = frozenset(csrf_exempt)
-        self._told_of_http = False
+        self._plain_http = PlainHTTP()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of the ASGI protocol."""
@@ -85,7 +84,7 @@ class CoatcheckMiddleware:
             await self.coatcheck.close()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        responder = _Responder(send, self._tell_of_http)
+        responder = _Responder(send, self._plain_http)
         try:
             head = _head(scope)
             if not self.coatcheck.is_open:
@@ -100,54 +99,39 @@ class CoatcheckMiddleware:
             if not responder.failed:
                 await found.finish()
         except CoatcheckError as error:
-            if responder.started or error.status == 500:
+            if responder.started or not is_ours_to_answer(error):
                 raise
             await refuse(scope, send, error)
 
     async def _open(self, head: RequestHead) -> None:
         """Open the coatcheck; who comes without a credential needs no store (P6)."""
         try:
-            async with asyncio.timeout(_OPENING_SECONDS):
+            async with asyncio.timeout(OPENING_SECONDS):
                 await self.coatcheck.open()
         except (StoreUnavailable, TimeoutError) as error:
-            if _presents_a_credential(head, self.coatcheck.policy):
+            if presents_a_credential(head, self.coatcheck.policy):
                 raise StoreUnavailable("the store is not open yet") from error
-
-    def _tell_of_http(self, head: RequestHead) -> None:
-        """Say once why a sign-in that worked has no effect: over http a Secure cookie is dropped without a word."""
-        host = (head.value(b"host") or b"").decode("latin-1")
-        here = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        if self._told_of_http or head.scheme != "http" or here in _LOCAL or here.endswith(".localhost"):
-            return
-        self._told_of_http = True
-        _log.warning(
-            "a Secure cookie goes out over http to %.99r, and will be dropped: use https or localhost (a test client: "
-            'base_url="https://..."); behind a proxy, let the server believe its X-Forwarded-Proto',
-            host,
-        )
 
 
 class _Responder:
     """The application's `send`: lets nothing leave before the session is saved and its headers are there."""
 
-    __slots__ = ("_send", "_tell_of_http", "exchange", "failed", "started")
+    __slots__ = ("_plain_http", "_send", "exchange", "failed", "started")
 
-    def __init__(self, send: Send, tell_of_http: Callable[[RequestHead], None]) -> None:
+    def __init__(self, send: Send, plain_http: PlainHTTP) -> None:
         self._send = send
-        self._tell_of_http = tell_of_http
+        self._plain_http = plain_http
         self.exchange: Exchange | None = None
         self.started = False
         self.failed = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] in _CARRIES_HEADERS and self.exchange is not None:
-            self.failed = message.get("status", 200) >= _SERVER_ERROR
+            self.failed = message.get("status", 200) >= SERVER_ERROR
             if not self.failed:
                 await self.exchange.finish()
             headers = self.exchange.dress(message.get("headers", ()))
-            http = self.exchange.head.scheme == "http"
-            if http and any(name == b"set-cookie" and b"; Secure" in value for name, value in headers):
-                self._tell_of_http(self.exchange.head)
+            self._plain_http.notice(self.exchange.head, headers)
             message = {**message, "headers": headers}
             self.started = True
         await self._send(message)
@@ -177,25 +161,12 @@ def _head(scope: Scope) -> RequestHead:
     )
 
 
-def _presents_a_credential(head: RequestHead, policy: Policy) -> bool:
-    try:
-        return credentials.read(head.headers, policy.cookie_names) is not None
-    except CredentialError:
-        return False  # it is refused without a look into the store
-
-
 async def refuse(scope: Scope, send: Send, error: CoatcheckError) -> None:
     """Answer with an error: its status, challenge and words in JSON, or the close of a WebSocket."""
     if scope["type"] == "websocket":
         code = _TRY_AGAIN_LATER if isinstance(error, StoreUnavailable) else _POLICY_VIOLATION
         await send({"type": "websocket.close", "code": code, "reason": error.code})
         return
-    body = json.dumps({"error": error.oauth_error, "code": error.code, "error_description": str(error)}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode("ascii")),
-        (b"vary", _VARY),
-        *challenge.headers(error),
-    ]
-    await send({"type": "http.response.start", "status": challenge.status(error), "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    said = answer(error)
+    await send({"type": "http.response.start", "status": said.status, "headers": said.headers})
+    await send({"type": "http.response.body", "body": said.body})

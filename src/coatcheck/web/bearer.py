@@ -13,9 +13,8 @@ from coatcheck.core.credentials import AccessToken, CookieNames
 from coatcheck.errors import CoatcheckError, ConfigurationError, Missing
 from coatcheck.run import offload
 from coatcheck.verifier import RemoteVerifier
+from coatcheck.web.answer import is_ours_to_answer
 from coatcheck.web.asgi import App, Message, Receive, Scope, Send, refuse
-
-_SERVER_ERROR = 500
 
 
 class Bearer:
@@ -108,7 +107,7 @@ class BearerMiddleware:
             scope["coatcheck"] = Bearer(await self._principal(scope), self.verifier.clock)
             await self.app(scope, receive, send_and_note)
         except CoatcheckError as error:
-            if started or error.status == _SERVER_ERROR:
+            if started or not is_ours_to_answer(error):
                 raise
             await refuse(scope, send, error)
 
