@@ -1,0 +1,45 @@
+"""`signed_in(client, coatcheck, subject)`: one line, with whatever test client a framework has."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.testclient import TestClient
+
+from coatcheck import Coatcheck, InvalidValue
+from coatcheck.run import run
+from coatcheck.testing import signed_in
+from coatcheck.web.asgi import App, CoatcheckMiddleware, Receive, Scope, Send
+
+ADDRESS = "https://app.example"
+
+
+def app_of(coat: Coatcheck) -> App:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        body = scope["coatcheck"].require().subject.encode() + b" " + scope["session"].get("pet", "none").encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    return CoatcheckMiddleware(app, coatcheck=coat)
+
+
+def test_a_client_of_starlette_acts_for_the_subject() -> None:
+    coat = Coatcheck()
+    client = TestClient(app_of(coat), base_url=ADDRESS)
+    session = signed_in(client, coat, "ann", scopes=("notes",), data={"pet": "owl"})
+    assert (session.subject, session.principal and session.principal.scopes) == ("ann", ("notes",))
+    assert client.get("/").text == "ann owl"
+    assert run(coat.sessions.revoke(session.id or ""))
+    assert client.get("/").status_code == 401
+
+
+@pytest.mark.anyio
+async def test_in_an_asynchronous_test_too() -> None:
+    coat = Coatcheck()
+    client = TestClient(app_of(coat), base_url=ADDRESS)
+    assert signed_in(client, coat, "ann").subject == "ann"
+    assert client.cookies.get("__Host-session")
+
+
+def test_what_takes_no_cookie_is_told_so() -> None:
+    with pytest.raises(InvalidValue, match="no way to give a str a cookie"):
+        signed_in("client", Coatcheck(), "ann")
