@@ -12,6 +12,7 @@ from coatcheck.cookie_jar import CookieJar
 from coatcheck.core.claims import Claims, Principal
 from coatcheck.core.cookies import Cookie
 from coatcheck.core.keys import Key, Keyring
+from coatcheck.core.own_cookies import SealedCookie, SignedCookie
 from coatcheck.core.policy import Policy
 from coatcheck.core.revocation import Revocations
 from coatcheck.core.session import Session
@@ -32,11 +33,14 @@ from coatcheck.errors import (
     SessionGone,
     StoreUnavailable,
     Superseded,
+    TooManySessions,
     WrongClaim,
 )
 from coatcheck.exchange import Exchange
+from coatcheck.flash import Flash
 from coatcheck.issuer import Grant
 from coatcheck.keyfile import KeyFile
+from coatcheck.sealed_sessions import Sealed, SealedSessions
 from coatcheck.sessions import Sessions
 from coatcheck.stores.file import FileStore
 from coatcheck.stores.memory import MemoryStore
@@ -59,6 +63,7 @@ __all__ = [
     "Exchange",
     "Expired",
     "FileStore",
+    "Flash",
     "Grant",
     "Insufficient",
     "InvalidValue",
@@ -74,11 +79,16 @@ __all__ = [
     "Revocations",
     "Revoked",
     "SQLiteStore",
+    "Sealed",
+    "SealedCookie",
+    "SealedSessions",
     "Session",
     "SessionGone",
     "Sessions",
+    "SignedCookie",
     "StoreUnavailable",
     "Superseded",
+    "TooManySessions",
     "Verifier",
     "WrongClaim",
 ]

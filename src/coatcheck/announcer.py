@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from datetime import timedelta
 
 import msgspec
 
 from coatcheck.clock import Clock
-from coatcheck.core.policy import Policy, milliseconds
+from coatcheck.core.policy import SLACK, Policy, milliseconds
 from coatcheck.core.record import Record
 from coatcheck.core.revocation import Revocations, Revoked
 from coatcheck.events import Event, Kind, OnEvent
@@ -16,17 +17,28 @@ from coatcheck.feed import Feed
 
 _log = logging.getLogger("coatcheck")
 
-# Revocations are remembered this much longer than any token they concern could live.
-_SLACK = 60 * 1000
-
 
 class Announcer:
-    """Tells verifiers what was revoked, and the audit trail what happened."""
+    """Tells verifiers what was revoked, and the audit trail what happened.
 
-    def __init__(self, revocations: Revocations, feed: Feed, policy: Policy, clock: Clock, on_event: OnEvent) -> None:
+    Args:
+        lifetime: how long what is revoked could live without that; as long as an access token, if left out.
+    """
+
+    def __init__(
+        self,
+        revocations: Revocations,
+        feed: Feed,
+        policy: Policy,
+        clock: Clock,
+        on_event: OnEvent,
+        *,
+        lifetime: timedelta | None = None,
+    ) -> None:
         self.revocations = revocations
         self._feed = feed
-        self._memory = milliseconds(policy.access_lifetime + policy.leeway) + _SLACK
+        longest = policy.access_lifetime if lifetime is None else lifetime
+        self._memory = milliseconds(longest + policy.leeway + SLACK)
         self._clock = clock
         self._on_event = on_event
         # One for each session and subject, however often it is tried: who comes with a refused cookie tries again (P9).
@@ -54,8 +66,8 @@ class Announcer:
             StoreUnavailable: the feed cannot take them.
         """
         now = self._clock()
-        for key in [key for key, entry in self._owed.items() if entry.until <= now]:
-            del self._owed[key]
+        for key in [key for key, entry in self._owed.copy().items() if entry.until <= now]:
+            self._owed.pop(key, None)  # threads publish at the same time
         merged = dict(self._owed)
         for entry in revoked:
             merged[_key(entry)] = _later(entry, merged.get(_key(entry)))
@@ -69,11 +81,16 @@ class Announcer:
             raise
         for key, entry in merged.items():
             if self._owed.get(key) == entry:
-                del self._owed[key]
+                self._owed.pop(key, None)
 
     def refuses(self, record: Record) -> bool:
         """Say whether this process has heard that the session was revoked."""
         return self.revocations.covers(record.id, record.subject, record.created_at)
+
+    def refused_at(self, session_id: str) -> int | None:
+        """Return when (ms) a session was refused by its id, by whichever process of this policy; None if it was not."""
+        until = self.revocations.until(session_id)
+        return None if until is None else until - self._memory
 
     def tell(self, kind: Kind, record: Record, reason: str = "") -> None:
         """Report a step of a session's life."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import weakref
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -15,11 +17,13 @@ from coatcheck.core.policy import Policy
 from coatcheck.core.revocation import NEVER, Revocations
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.events import OnEvent, log_event
+from coatcheck.exchange import Desk
 from coatcheck.feed import Feed
 from coatcheck.feeds.local import LocalFeed
 from coatcheck.feeds.sqlite import SQLiteFeed
 from coatcheck.follower import Follower, into
 from coatcheck.run import retrieved
+from coatcheck.sealed_sessions import Sealed, SealedSessions
 from coatcheck.sessions import Sessions
 from coatcheck.store import Recall, Store, no_memory
 from coatcheck.stores.file import FileStore
@@ -32,6 +36,10 @@ from coatcheck.verifier import Verifier
 
 _log = logging.getLogger("coatcheck")
 _SWEEP_EVERY_SECONDS = 60
+_FORGETFUL = (
+    "sealed sessions need a feed that remembers across restarts, and reaches every process, which of them were ended: "
+    "SQLiteFeed, RedisFeed or PostgresFeed. A LocalFeed does neither; it will do for made-up keys in a single process"
+)
 
 
 class Coatcheck:
@@ -39,24 +47,26 @@ class Coatcheck:
 
     Args:
         store: where sessions live; in memory, if left out: good for a first try and for tests. In a `NearStore` those
-            just loaded are remembered for a moment, while the feed is heard.
+            just loaded are remembered for a moment, while the feed is heard. `Sealed()` stands for no store at all:
+            then they live in their browsers' cookies, and `sessions` is a SealedSessions.
         keyring: what tokens are signed with. If left out, keys are made up: tokens then die with the process.
             `coatcheck.keyfile.KeyFile` keeps a ring in a file.
         policy: lifetimes and cookie attributes.
         feed: how revocations reach other processes. If left out, it goes where the store's records are: through the
             same Redis servers or PostgreSQL database; for SQLite and file stores through an SQLite file beside them.
-            With stores that are not ours, an access token is good only if its session is found in the store
-            (`when_stale` is `ask`).
+            For sealed sessions it must be named, unless keys are made up. With stores that are not ours, an access
+            token is good only if its session is found in the store (`when_stale` is `ask`).
         clock: milliseconds since the epoch.
         on_event: told of each step of a session's life; the log, if left out.
 
     Raises:
-        ConfigurationError: one of the parts is something else, such as a KeyFile that was not opened.
+        ConfigurationError: one of the parts is something else, such as a KeyFile that was not opened; or sealed
+            sessions would be good again after they were ended, for want of a feed that remembers that.
     """
 
     def __init__(
         self,
-        store: Store | None = None,
+        store: Store | Sealed | None = None,
         keyring: Keyring | None = None,
         policy: Policy | None = None,
         feed: Feed | None = None,
@@ -64,14 +74,17 @@ class Coatcheck:
         clock: Clock = system_clock,
         on_event: OnEvent = log_event,
     ) -> None:
-        _require(store, Store, "store is a store: coatcheck.stores.store_from_url makes one of a URL")
+        _require(store, (Store, Sealed), "store is a store: coatcheck.stores.store_from_url makes one of a URL")
         _require(keyring, Keyring, "keyring is a Keyring: of a KeyFile it is what open() returns")
         _require(policy, Policy, "policy is a Policy")
-        self.store = store if store is not None else MemoryStore()
+        # Beside sealed sessions there is a store as well, and nothing in it.
+        self.store = MemoryStore() if store is None or isinstance(store, Sealed) else store
         # HS256: what is made up here never leaves the process, so nobody needs a public half.
         self.keyring = keyring if keyring is not None else Keyring.generate("HS256")
         self.policy = policy if policy is not None else Policy()
         found = feed if feed is not None else _feed_beside(self.store)
+        if isinstance(store, Sealed) and keyring is not None and isinstance(found, LocalFeed):
+            raise ConfigurationError(_FORGETFUL)
         self.feed = found if found is not None else LocalFeed()
         if found is None:
             self.policy = replace(self.policy, when_stale="ask")
@@ -81,18 +94,10 @@ class Coatcheck:
         self._follows = found is not None and not isinstance(found, LocalFeed)
         self.clock = clock
         self.verifier = Verifier(self.keyring, self.policy, self.revocations, clock=clock)
-        self.sessions = Sessions(
-            self.store,
-            self.keyring,
-            self.policy,
-            self.revocations,
-            self.feed,
-            clock=clock,
-            on_event=on_event,
-            recall=_recall(self.store, self.verifier),
-        )
+        self.sessions = self._desk(on_event, sealed=isinstance(store, Sealed))
         self._tasks: list[asyncio.Task[None]] = []
         self._opening: asyncio.Task[None] | None = None
+        _coatchecks.add(self)
 
     async def open(self) -> None:
         """Open store and feed, and start to follow the feed and to sweep; calling it again does nothing.
@@ -140,7 +145,33 @@ class Coatcheck:
     ) -> None:
         await self.close()
 
+    def _forget_parent(self) -> None:
+        """Forget what is open in the parent, and what it has heard: this process will not hear it go on.
+
+        Sealed sessions of made-up keys are good in all children of a process, and a LocalFeed reaches none of them.
+        """
+        _inherited.append((self._tasks, self._opening))  # kept, for a task that goes away unfinished complains
+        self._tasks, self._opening = [], None
+        if self._follows or isinstance(self.sessions, SealedSessions):
+            self.revocations.heard_at = NEVER
+
+    def _desk(self, on_event: OnEvent, *, sealed: bool) -> Desk:
+        if sealed:
+            return SealedSessions(self.verifier, self.feed, on_event=on_event)
+        return Sessions(
+            self.store,
+            self.keyring,
+            self.policy,
+            self.revocations,
+            self.feed,
+            clock=self.clock,
+            on_event=on_event,
+            recall=_recall(self.store, self.verifier),
+        )
+
     async def _open(self) -> None:
+        if isinstance(self.sessions, SealedSessions) and not self._follows and self.revocations.heard_at is not None:
+            raise ConfigurationError(_FORGETFUL)
         self._tasks.clear()
         try:
             await self.store.open()
@@ -165,7 +196,20 @@ class Coatcheck:
                 _log.exception("expired sessions not swept")
 
 
-def _require(part: object, kind: type, otherwise: str) -> None:
+_inherited: list[object] = []
+_coatchecks: weakref.WeakSet[Coatcheck] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for coatcheck in list(_coatchecks):
+        coatcheck._forget_parent()  # noqa: SLF001 - this module's own class
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _require(part: object, kind: type | tuple[type, ...], otherwise: str) -> None:
     # For whoever does not check types: a KeyFile in the ring's place would be noticed at the first sign-in only.
     if part is not None and not isinstance(part, kind):
         raise ConfigurationError(otherwise)

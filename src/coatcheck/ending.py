@@ -90,6 +90,16 @@ class Ending:
                     return
             following = await stored(self._store, following.successor or following.id)
 
+    async def by_rotation(self, old: Record, new: Record, until: int) -> bool:
+        """Turn `old` into a stump that leads to `new`, or take `new` back: never two that could be used."""
+        won = False
+        try:
+            won = await self._store.replace(old.superseded(new.id, until))
+        finally:
+            if not won:
+                await self._store.delete(new.id)
+        return won
+
     async def _stored(self, session_id: str) -> Record | None:
         """Return what is stored under an id. A stump is left there: a second try must find its way as well."""
         try:

@@ -12,6 +12,7 @@ CoatcheckError
 │   ├── Reused              a spent refresh token: its session has been ended
 │   └── Insufficient        genuine and alive, but not enough: scope, or too long ago
 ├── CrossSite               a browser sent it for another site: 403
+├── TooManySessions         the subject has as many sessions as the policy allows: 403
 ├── SessionGone             the session ended while the request ran
 ├── Conflict                somebody else wrote first, and the caller asked to be told
 ├── StoreUnavailable        503: nothing can be said, so nobody is signed in or out
@@ -117,6 +118,14 @@ class CrossSite(CoatcheckError):
 
     status = 403
     code = "cross_site"
+    oauth_error = "access_denied"
+
+
+class TooManySessions(CoatcheckError):
+    """The subject has as many sessions as the policy's `max_sessions` allows, and it says `refuse` (S9): 403."""
+
+    status = 403
+    code = "too_many_sessions"
     oauth_error = "access_denied"
 
 

@@ -15,8 +15,8 @@ import logging
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 
-from coatcheck.cookie_jar import CookieJar
-from coatcheck.core import credentials, csrf, sufficiency
+from coatcheck.browser_side import BrowserSide
+from coatcheck.core import credentials, sufficiency
 from coatcheck.core.claims import Principal
 from coatcheck.core.credentials import AccessToken, RefreshToken
 from coatcheck.core.record import Record, require_subject
@@ -31,33 +31,34 @@ from coatcheck.errors import (
 )
 from coatcheck.issuer import Grant
 from coatcheck.request_head import Headers, RequestHead
+from coatcheck.sealed_sessions import SealedSessions
 from coatcheck.sessions import Sessions
 from coatcheck.verifier import Verifier
+
+Desk = Sessions | SealedSessions
+"""Where an Exchange asks for sessions: in a store, or in their browsers' cookies."""
 
 _log = logging.getLogger("coatcheck")
 
 
-class Exchange:
+class Exchange(BrowserSide):
     """One request and its response. Made by `begin`, by the middleware; handlers find it in the scope."""
 
-    def __init__(self, head: RequestHead, sessions: Sessions, verifier: Verifier) -> None:
-        self.head = head
+    def __init__(self, head: RequestHead, sessions: Desk, verifier: Verifier) -> None:
+        super().__init__(head, sessions.policy, sessions.keyring, sessions.clock)
         self.session = Session()
         self._refusal: CredentialError | None = None
         self._sessions = sessions
         self._verifier = verifier
-        self._policy = sessions.policy
         self._token: Principal | None = None
-        self._ambient = True
+        self._token_text = ""
         self._looked = False
-        self.cookies = CookieJar(head, sessions.clock)
-        self._no_store = False
         self._dressed = False
 
     # -- the request -------------------------------------------------------------------------------------------
 
     @classmethod
-    async def begin(cls, head: RequestHead, sessions: Sessions, verifier: Verifier) -> Exchange:
+    async def begin(cls, head: RequestHead, sessions: Desk, verifier: Verifier) -> Exchange:
         """Read and judge what the request presents. Without a credential there is no I/O at all.
 
         Not checked: where the request comes from; `require_same_site` does.
@@ -77,31 +78,16 @@ class Exchange:
             exchange._refusal = refusal
         return exchange
 
-    def require_same_site(self) -> None:
-        """Refuse an unsafe request that another site made the browser send (F1, F2, F6).
-
-        A request whose credential is in the Authorization header passes: no browser adds that by itself.
-
-        Raises:
-            CrossSite
-        """
-        if not self._ambient or self.head.method in csrf.SAFE_METHODS:
-            return
-        host = (self.head.value(b"host") or b"").decode("latin-1")
-        csrf.judge(
-            self.head.method,
-            sec_fetch_site=self.head.value(b"sec-fetch-site"),
-            origin=self.head.value(b"origin"),
-            referer=self.head.value(b"referer"),
-            target=f"{self.head.scheme}://{host}",
-            trusted=self._policy.trusted_origins,
-        )
-
     @property
     def principal(self) -> Principal | None:
         """Whom the request acts as; None if nobody, or if what it presented was refused."""
         self._looked = True
         return self._token or self.session.principal
+
+    @property
+    def access_token(self) -> str | None:
+        """The access token that the request acts by, or None; whoever has its text acts so, too, until it expires."""
+        return self._token_text if self._token is not None else None
 
     @property
     def refusal(self) -> CredentialError | None:
@@ -186,7 +172,7 @@ class Exchange:
             session.become(None)
             await self._begin_session(subject, amr, scopes, persistent=persistent, began_at=began)
         self._refusal = self._token = None
-        self.cookies.take_back(self._policy.access_cookie, self._policy.refresh_cookie)
+        self.cookies.take_back(self._policy.access_cookie, self._policy.refresh_cookie, self._policy.csrf_cookie)
         return session
 
     async def rotate(self) -> None:
@@ -200,37 +186,74 @@ class Exchange:
         self._require_session()
         await self._sessions.rotate(self.session)
 
-    async def issue(self) -> Grant:
+    async def issue(self, session: Session | None = None) -> Grant:
         """Return an access token and a refresh token of the current session, as its further credentials.
+
+        Args:
+            session: another one, of a client that gets tokens and no cookie: as `Sessions.create` has made it.
 
         Raises:
             Missing: there is no session at hand; behind an access token, `load_session` fetches it.
             InvalidValue: nobody is signed in to it.
         """
-        self._require_session()
+        if session is None:
+            self._require_session()
         self._no_store = True
-        return await self._sessions.issue(self.session)
+        return await self._sessions.issue(self.session if session is None else session)
 
     def hand_out_tokens(self, grant: Grant) -> None:
         """Send a grant's tokens in HttpOnly cookies of their own instead of the body."""
         access, refresh = (timedelta(seconds=s) if grant.lasts else None for s in (grant.expires_in, grant.lasts))
-        self.cookies.set(self._policy.access_cookie, grant.access_token, max_age=access)
-        self.cookies.set(self._policy.refresh_cookie, grant.refresh_token, max_age=refresh)
+        self.cookies.send(self._policy.access_cookie, grant.access_token, max_age=access)
+        self.cookies.send(self._policy.refresh_cookie, grant.refresh_token, max_age=refresh)
         self._no_store = True
+
+    async def refresh(self, text: str | None = None) -> Grant:
+        """Spend a refresh token, and return its successor with a new access token.
+
+        What came in the refresh cookie goes back in cookies; the new tokens count from the next request on. If it is
+        refused, the cookies are left alone: another tab may have been given newer ones meanwhile.
+
+        Args:
+            text: the token that the client sent; None takes the refresh cookie.
+
+        Raises:
+            Missing: there is none.
+            Malformed, BadSignature: it is not one of ours.
+            Expired, Revoked: its session has ended.
+            Reused: it was spent before; its session has now ended.
+            StoreUnavailable
+        """
+        cookie = credentials.read_refresh(self.head.headers, self._policy.cookie_names) if text is None else None
+        presented = cookie.decode("latin-1") if cookie is not None else text
+        if presented is None:
+            raise Missing("this needs a refresh token")
+        try:
+            grant = await self._sessions.refresh(presented)
+        except CredentialError as refusal:
+            refusal.oauth_error = "invalid_grant"  # RFC 6749, 5.2
+            raise
+        self._no_store = True
+        if cookie is not None:
+            self.hand_out_tokens(grant)
+        return grant
 
     async def sign_out(self, *, refresh_token: str | None = None) -> bool:
         """End the session that the request acts for, by whichever credential, and take its cookies back.
 
-        Says whether there was one. A refused credential has nothing to end, but its cookie is taken back. Then
-        `refresh_token`, or else the refresh cookie, says which session it is, spent or not.
+        Says whether there was one: of two who sign out at once, both may be told so. A refused credential has nothing
+        to end, but its cookie is taken back. Then `refresh_token`, or else the refresh cookie, says which session it
+        is, spent or not.
 
         Raises:
             StoreUnavailable: it may not be durable; this process refuses the session nevertheless.
         """
-        session_id = self._token.session_id if self._token else self.session.id or self._refreshable(refresh_token)
-        ended = session_id is not None and await self._sessions.revoke(session_id)
+        lived = self.session.record is not None
+        here = self.session if lived else self._refreshable(refresh_token)
+        ending = self._token.session_id if self._token else here
+        ended = ending is not None and await self._sessions.revoke(ending)
         self._leave()
-        return ended
+        return ended or lived  # another thread or process, which has heard of this, may be the one that removes it
 
     async def sign_out_everywhere(self) -> int:
         """End every session of the principal's subject, this one included, and say how many.
@@ -251,7 +274,8 @@ class Exchange:
             StoreUnavailable: it may not be durable; this process refuses them nevertheless.
         """
         principal, reason = self.require(), "the other devices were signed out"
-        return await self._sessions.revoke_all(principal.subject, keep=principal.session_id, reason=reason)
+        keep = self.session if self.session.record is not None else principal.session_id
+        return await self._sessions.revoke_all(principal.subject, keep=keep, reason=reason)
 
     # -- the response ------------------------------------------------------------------------------------------
 
@@ -274,24 +298,22 @@ class Exchange:
     def dress(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         """Return a response's headers with ours among them: one Set-Cookie a name, Vary, Cache-Control."""
         self._hand_out()
+        if self._flashes:
+            self._flashes.send(self._subject())
         self._dressed = True
         dressed = self.cookies.dress(headers) if self.cookies else list(headers)
-        if self._no_store:
+        if self._no_store or self.cookies.confidential:
             dressed = [header for header in dressed if header[0].lower() != b"cache-control"]
             dressed.append((b"cache-control", b"no-store"))
-        if self._looked or self.session.accessed or self.cookies:
+        if self._looked or self.session.accessed or self.cookies or self.cookies.accessed:
             dressed.append((b"vary", b"Cookie, Authorization"))
         return dressed
 
     # -- inside ------------------------------------------------------------------------------------------------
 
     async def _verify(self, token: AccessToken) -> None:
-        if self._policy.when_stale == "ask" and self._verifier.is_stale():
-            principal = self._verifier.judge(token.text)
-            await self._sessions.find(principal.session_id)
-        else:
-            principal = self._verifier.verify(token.text)
-        self._token = principal
+        self._token = await self._verifier.verify_or_find(token.text, self._sessions.find)
+        self._token_text = token.text
         self.session = Session.detached()
 
     async def _begin_session(
@@ -319,7 +341,9 @@ class Exchange:
     def _leave(self) -> None:
         self.session.become(None)
         self._token = None
-        self.cookies.take_back(self._policy.cookie, self._policy.access_cookie, self._policy.refresh_cookie)
+        policy = self._policy
+        ours = (*policy.session_cookies, policy.seen_cookie, policy.access_cookie, policy.refresh_cookie)
+        self.cookies.take_back(*ours)
         self._no_store = True
 
     def _refreshable(self, text: str | bytes | None) -> str | None:
@@ -331,13 +355,14 @@ class Exchange:
             return None
 
     async def _save(self, session: Session) -> None:
+        late = self._dressed and (session.record is None or isinstance(self._sessions, SealedSessions))
         try:
-            if session.record is not None:
+            if session.record is not None and not late:
                 await self._sessions.save(session)
             elif isinstance(self._refusal, Superseded):
                 _log.info("edits dropped: the browser has been given another session cookie since")
-            elif self._dressed:
-                _log.warning("edits dropped: there is no session, and its cookie would come after the response")
+            elif late:
+                _log.warning("edits dropped: the cookie that they need would come after the response")
             elif data := session.pending().apply({}):
                 edits = session.pending().copy()
                 made = await self._sessions.create(device=self.head.device, data=data)
@@ -354,11 +379,17 @@ class Exchange:
             _log.warning("use of session %s not noted: the store is unavailable", session.id)
 
     def _hand_out(self) -> None:
-        """Send the session's cookie, if this request made or rotated the session."""
-        if self.session.cookie is not None and self.session.record is not None:
-            lasting = self._lasting(self.session.record)
-            self.cookies.set(self._policy.cookie, self.session.cookie.value, max_age=lasting)
-            self._no_store = True
+        """Send what the session's cookies are to carry, if this request made or rotated it, or changed a sealed one."""
+        session, kinds = self.session, self._policy.session_cookies
+        if session.record is None or not (session.cookie or session.note):
+            return
+        lasting, self._no_store = self._lasting(session.record), True
+        if session.cookie is None:
+            self.cookies.send(self._policy.seen_cookie, session.note, max_age=lasting)
+            return
+        for kind, value in zip(kinds, session.cookie.values, strict=False):
+            self.cookies.send(kind, value, max_age=lasting)
+        self.cookies.take_back(*kinds[len(session.cookie.values) :], self._policy.seen_cookie)
 
     def _lasting(self, record: Record) -> timedelta | None:
         left = timedelta(milliseconds=record.ends_at - self._sessions.clock())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
@@ -14,6 +15,7 @@ from coatcheck.core.jws import sign
 from coatcheck.core.keys import Keyring
 from coatcheck.core.policy import Policy, seconds
 from coatcheck.core.record import Record
+from coatcheck.core.session import Session
 from coatcheck.errors import InvalidValue
 
 
@@ -43,23 +45,38 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
         return [("expires_in", self.expires_in), ("scope", self.scope)]
 
 
+MoreClaims = Callable[[Session], Awaitable[Mapping[str, object]]]
+"""Returns what a session's next access token says besides; whatever it raises, no token is made."""
+
+
+async def no_more_claims(_: Session) -> Mapping[str, object]:
+    """Return nothing: access tokens say what RFC 9068 lists, and `sid`."""
+    return {}
+
+
 class Issuer:
-    """Makes grants. Not checked: that the session is alive; its caller has just loaded or written it."""
+    """Makes grants. Not checked: that the session is alive; its caller has just loaded or written it.
+
+    Attributes: `more_claims`, which whoever puts a service together may set before it begins.
+    """
 
     def __init__(self, keyring: Keyring, policy: Policy, clock: Clock) -> None:
+        self.more_claims: MoreClaims = no_more_claims
         self._keyring = keyring
         self._policy = policy
         self._clock = clock
 
-    def grant(self, record: Record) -> Grant:
+    async def grant(self, record: Record) -> Grant:
         """Return a new access token, and the refresh token of the record's generation.
 
         Raises:
             InvalidValue: nobody is signed in to the session.
             ConfigurationError: the key ring can only verify.
+            CoatcheckError: what `more_claims` raises.
         """
         if record.subject is None:
             raise InvalidValue("an anonymous session has no tokens")
+        extra = await self.more_claims(Session(record))
         now = self._clock() // 1000
         lifetime = min(seconds(self._policy.access_lifetime), max(1, record.ends_at // 1000 - now))
         scope = " ".join(record.scopes)
@@ -75,6 +92,7 @@ class Issuer:
             scope=scope,
             auth_time=record.signed_in_at // 1000,
             amr=record.amr,
+            extra=extra,
         )
         return Grant(
             access_token=sign(claims, self._keyring.signing_key(), typ="at+jwt"),

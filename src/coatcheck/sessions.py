@@ -12,26 +12,24 @@ from typing import Any
 
 import msgspec
 
+from coatcheck.admission import Admission
 from coatcheck.announcer import Announcer
 from coatcheck.clock import Clock, system_clock
 from coatcheck.core import rotation
-from coatcheck.core.credentials import RefreshToken, SessionCookie
+from coatcheck.core.credentials import RefreshToken, SessionCookie, Ticket
 from coatcheck.core.keys import Keyring
 from coatcheck.core.policy import Policy, milliseconds
 from coatcheck.core.record import Device, Record, editing, require_size, require_subject, words
 from coatcheck.core.revocation import Revocations
-from coatcheck.core.session import Session
+from coatcheck.core.session import Session, id_of, require_record
 from coatcheck.ending import STUMP_LIFETIME, Ending, stored
-from coatcheck.errors import Conflict, Reused, SessionGone, StoreUnavailable
+from coatcheck.errors import Conflict, Expired, Malformed, Reused, SessionGone, StoreUnavailable
 from coatcheck.errors import Revoked as RevokedError
 from coatcheck.events import OnEvent, log_event
 from coatcheck.feed import Feed
 from coatcheck.issuer import Grant, Issuer, mint_cookie
 from coatcheck.run import to_the_end
-from coatcheck.store import Recall, Store, no_memory
-
-# A loop that loses this often is not racing, it is starving; the caller is told so instead of waiting for ever (P9).
-_MAX_ATTEMPTS = 2000
+from coatcheck.store import MAX_ATTEMPTS, Recall, Store, no_memory
 
 
 class Sessions:
@@ -59,9 +57,12 @@ class Sessions:
         self.clock = clock
         self._recall = recall
         self._touch_every = milliseconds(policy.touch_every)
-        self._issuer = Issuer(keyring, policy, clock)
+        # As long as a token of the old id lives: until then it must be found, to be refused with the session.
+        self._stump_lifetime = max(STUMP_LIFETIME, milliseconds(policy.access_lifetime + policy.leeway))
+        self.issuer = Issuer(keyring, policy, clock)
         self._announcer = Announcer(revocations, feed, policy, clock, on_event)
         self._ending = Ending(store, self._announcer)
+        self._admission = Admission(store, self._ending, policy, clock)
 
     # -- making and finding ------------------------------------------------------------------------------------
 
@@ -93,6 +94,7 @@ class Sessions:
         Raises:
             InvalidValue: the subject cannot be one, or the data is too large.
             Revoked: the subject was signed out everywhere since `began_at`.
+            TooManySessions: the policy's `max_sessions` are there, and its `when_full` is `refuse`.
         """
         if subject is not None:
             require_subject(subject, self.policy.client_id)
@@ -113,10 +115,11 @@ class Sessions:
         )
         if not await self.store.create(record):
             raise RevokedError("the subject was signed out everywhere while signing in")
-        self._announcer.tell("created", record)
+        await self._admission.admit(record)
+        self._announcer.tell("created" if subject is None else "signed_in", record)
         return Session(record, cookie)
 
-    async def load(self, cookie: SessionCookie) -> Session:
+    async def load(self, cookie: Ticket) -> Session:
         """Return the live session that a cookie names; its data may be a moment old, with a `NearStore`.
 
         Raises:
@@ -125,9 +128,11 @@ class Sessions:
             BadSignature: the secret is not that session's.
             Expired: an idle or absolute timeout has passed.
         """
+        if not isinstance(cookie, SessionCookie):
+            raise Malformed("this cookie holds a sealed session; here they are in a store")
         record = self._remembered(cookie.id) or await self._stored(cookie.id)
         if record is not None:
-            record.judge(cookie.secret, self.clock())
+            self._judge(record, cookie)
             if not self._announcer.refuses(record):
                 return Session(record)
         return await self._session(record)
@@ -162,7 +167,7 @@ class Sessions:
             Conflict: somebody wrote first, and `at_version` was given.
             InvalidValue: the data would be larger than the policy allows.
         """
-        record, changes = _require_record(session), session.pending().copy()
+        record, changes = require_record(session), session.pending().copy()
         if changes:
             session.become(await self._edit(record, changes.apply, at_version), saved=changes)
 
@@ -178,12 +183,12 @@ class Sessions:
             SessionGone: it ended meanwhile.
             InvalidValue: the result is not plain data, or too large.
         """
-        return Session(await self._edit(_require_record(await self.find(session_id)), editing(function), None))
+        return Session(await self._edit(require_record(await self.find(session_id)), editing(function), None))
 
     async def touch(self, session: Session) -> None:
         """Write down that the session was used, if that is due: the idle timeout starts anew."""
         if self.touch_is_due(session):
-            seen = _require_record(session).seen(self.clock())
+            seen = require_record(session).seen(self.clock())
             await self.store.touch(seen.id, seen.seen_at, seen.expires_at)
             session.used(seen)
 
@@ -223,10 +228,10 @@ class Sessions:
             Revoked: the subject was signed out everywhere since `began_at`.
             InvalidValue: the data would be larger than the policy allows.
         """
-        old, changes = _require_record(session), session.pending().copy()
+        old, changes = require_record(session), session.pending().copy()
         if not self._lives(old):
             old = await self._living(old.id, old.subject)
-        for _ in range(_MAX_ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             cookie, now = mint_cookie(), self.clock()
             new = old.continued(cookie, now, changes.apply(old.data))
             if began_at is not None:
@@ -236,10 +241,10 @@ class Sessions:
             require_size(new.data, self.policy.max_data)
             if not await self.store.create(new):
                 raise RevokedError("the subject was signed out everywhere meanwhile")
-            if await self._replaces(new, old):
+            if await self._ending.by_rotation(old, new, now + self._stump_lifetime):
                 await self._announcer.publish([self._announcer.refuse_session(old.id)])
                 session.become(new, cookie, saved=changes)
-                self._announcer.tell("rotated", new)
+                self._announcer.tell("rotated" if began_at is None else "signed_in", new)
                 return
             old = await self._living(old.id, old.subject)
         raise StoreUnavailable("too many writers at once")
@@ -254,8 +259,8 @@ class Sessions:
             InvalidValue: nobody is signed in to the session.
             ConfigurationError: the key ring can only verify.
         """
-        record = _require_record(session)
-        return self._issuer.grant(await self._living(record.id, record.subject))
+        record = require_record(session)
+        return await self.issuer.grant(await self._living(record.id, record.subject))
 
     async def refresh(self, text: str) -> Grant:
         """Spend a refresh token: return a new access token, and the refresh token's successor.
@@ -270,33 +275,37 @@ class Sessions:
         """
         token = RefreshToken.parse(text, self.keyring.derive("refresh"))
         grace = milliseconds(self.policy.refresh_grace)
-        for _ in range(_MAX_ATTEMPTS):
-            record, now = _require_record(await self.find(token.sid)), self.clock()
+        for _ in range(MAX_ATTEMPTS):
+            record, now = require_record(await self.find(token.sid)), self.clock()
             verdict = rotation.judge(token.generation, record.generation, record.refreshed_at, now, grace)
             if verdict is rotation.Verdict.REUSE:
                 await self.revoke(record.id, reason="refresh token reused")
                 self._announcer.tell("reused", record)
                 raise Reused("this refresh token was spent before; its session has ended")
             if verdict is rotation.Verdict.RETRY:
-                return self._issuer.grant(record)
+                return await self.issuer.grant(record)
             spent = record.refreshed(now)
             if await self.store.replace(spent):
                 self._announcer.tell("refreshed", spent)
-                return self._issuer.grant(spent)
+                return await self.issuer.grant(spent)
         raise StoreUnavailable("too many writers at once")
 
     # -- ending ------------------------------------------------------------------------------------------------
 
     @to_the_end
-    async def revoke(self, session_id: str, *, reason: str = "signed out") -> bool:
+    async def revoke(self, session: Session | str, *, reason: str = "signed out") -> bool:
         """End a session, and say whether there was one: cookie, access and refresh tokens die together.
 
         This process refuses at once, whatever feed and store answer; once the call has returned, every process does.
 
+        Args:
+            session: the session, or its id.
+            reason: for the audit trail.
+
         Raises:
             StoreUnavailable: it may not be durable; try again.
         """
-        return await self._ending.one(session_id, reason)
+        return await self._ending.one(id_of(session) or "", reason)
 
     async def supersede(self, session: Session) -> None:
         """End a session because its browser has been given another one, and remember that for a while.
@@ -304,10 +313,12 @@ class Sessions:
         A request that still comes with the old cookie is then known to be late, and gets no session of its own,
         whose cookie would undo the sign-in.
         """
-        await self._ending.replaced(_require_record(session), self.clock())
+        await self._ending.replaced(require_record(session), self.clock())
 
     @to_the_end
-    async def revoke_all(self, subject: str, *, keep: str | None = None, reason: str = "signed out everywhere") -> int:
+    async def revoke_all(
+        self, subject: str, *, keep: Session | str | None = None, reason: str = "signed out everywhere"
+    ) -> int:
         """End all sessions of a subject, or all but one, and return how many ended.
 
         A sign-in that is under way meanwhile fails. Without `keep`, the subject's access tokens issued before
@@ -318,7 +329,7 @@ class Sessions:
             StoreUnavailable: it may not be durable; try again.
         """
         require_subject(subject, self.policy.client_id)
-        return await self._ending.every(subject, self.clock(), keep, reason)
+        return await self._ending.every(subject, self.clock(), id_of(keep), reason)
 
     async def sweep(self) -> int:
         """Remove expired records, and return how many; the composition root calls it every minute."""
@@ -329,7 +340,7 @@ class Sessions:
     async def _edit(
         self, record: Record, edit: Callable[[Mapping[str, bytes]], dict[str, bytes]], at_version: int | None
     ) -> Record:
-        for _ in range(_MAX_ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             if at_version is not None and record.version != at_version:
                 raise Conflict("somebody else has written the session since")
             now = self.clock()
@@ -368,6 +379,13 @@ class Sessions:
             return await stored(self.store, session_id)
         return record
 
+    def _judge(self, record: Record, cookie: SessionCookie) -> None:
+        try:
+            record.judge(cookie.secret, self.clock())
+        except Expired:
+            self._announcer.tell("expired", record)
+            raise
+
     def _lives(self, record: Record) -> bool:
         return record.alive(self.clock()) and not self._announcer.refuses(record)
 
@@ -380,21 +398,3 @@ class Sessions:
         if record is None:
             raise RevokedError("no live session has this id")
         return Session(record)
-
-    async def _replaces(self, new: Record, old: Record) -> bool:
-        """Turn `old` into a stump that leads to `new`, or take `new` back: never two that could be used."""
-        won = False
-        try:
-            # As long as a token of the old id lives: until then it must be found, to be refused with the session.
-            lifetime = max(STUMP_LIFETIME, milliseconds(self.policy.access_lifetime + self.policy.leeway))
-            won = await self.store.replace(old.superseded(new.id, self.clock() + lifetime))
-        finally:
-            if not won:
-                await self.store.delete(new.id)
-        return won
-
-
-def _require_record(session: Session) -> Record:
-    if session.record is None:
-        raise SessionGone("there is no session")
-    return session.record

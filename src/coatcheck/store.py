@@ -26,6 +26,10 @@ Durability = Literal["volatile", "crash-safe", "power-safe", "failover-safe"]
 
 DAMAGED: Final = "store damaged"
 
+# A compare-and-swap that is lost this often is not racing, it is starving; its caller is told so instead of waiting for
+# ever (P9).
+MAX_ATTEMPTS: Final = 2000
+
 
 @runtime_checkable
 class Store(Protocol):

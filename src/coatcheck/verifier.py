@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
@@ -118,6 +119,33 @@ class Verifier:
             kept = self._judge(token, now)
         self.revocations.judge(kept.session_id, kept.subject, kept.issued_at)
         return kept.principal
+
+    async def verify_or_find(self, token: str, find: Callable[[str], Awaitable[object]]) -> Principal:
+        """Return whom an access token speaks for; where the feed is silent and the policy says `ask`, find its session.
+
+        Args:
+            token: the access token.
+            find: looks up a session by its id, and raises if there is no live one.
+
+        Raises:
+            as `verify`, and as `find`.
+        """
+        if self.policy.when_stale != "ask" or not self.is_stale():
+            return self.verify(token)
+        principal = self.judge(token)
+        await find(principal.session_id)
+        return principal
+
+    def ends_at(self, token: str) -> int:
+        """Return when a token that was verified will have expired, leeway included, in milliseconds since the epoch.
+
+        Not checked: revocations.
+
+        Raises:
+            Malformed, BadSignature, Expired, WrongClaim: the token is no good, or not any more.
+        """
+        kept = self._kept.get(token)
+        return (kept if kept is not None else self._judge(token, self.clock())).until
 
     def _judge(self, token: str, now: int) -> _Kept:
         roles = self.keyring.roles  # before it is verified: keys that change meanwhile end what is kept

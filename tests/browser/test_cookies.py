@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
+from coatcheck import Coatcheck, CookieJar, SealedCookie, SignedCookie
 from coatcheck.core.cookies import Cookie
 from coatcheck.core.set_cookie import parse_set_cookie
 from coatcheck.errors import ConfigurationError
+from coatcheck.request_head import RequestHead
 
 Sending = Callable[[list[bytes]], int]
 Kept = Callable[[BrowserContext], list[str]]
@@ -109,3 +112,29 @@ def test_c6_a_deletion_without_what_the_prefix_demands_is_refused(
     page.goto(f"http://{HOST}:{sending([kind.header('v', now=now())])}/p/set")
     page.goto(f"http://{HOST}:{sending([kind.deletion(now=now()).replace(missing, b'')])}/p/set")
     assert kept(page.context) == ["__Host-session"]
+
+
+HOUR = timedelta(hours=1)
+# How a script reads a signed value: docs/concepts/cookie.md shows the same.
+READING = """() => {
+  const value = document.cookie.split("; ").find(each => each.startsWith("cart=")).slice(5);
+  const octets = atob(value.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"));
+  return new TextDecoder().decode(Uint8Array.from(octets, letter => letter.codePointAt(0)));
+}"""
+
+
+def test_a_script_sees_what_was_declared_for_scripts_and_nothing_else(page: Page, sending: Sending, kept: Kept) -> None:
+    """A preference and a signed value with `http_only=False`; by default neither those nor a sealed value (C7)."""
+    coat = Coatcheck()
+    jar = CookieJar(RequestHead("GET", "http", []), coat.clock, coat.keyring, coat.policy)
+    jar.set(Cookie("theme", http_only=False), "dark")
+    jar.set(SignedCookie("cart", http_only=False, max_age=HOUR), "7 × Füße")
+    jar.set(SignedCookie("hidden", max_age=HOUR), "7")
+    jar.set(SealedCookie("__Host-draft", max_age=HOUR), "7")
+    jar.send(coat.policy.cookie, "ticket")
+    page.goto(f"http://{HOST}:{sending([value for _, value in jar.dress([])])}/set")
+    assert sorted(kept(page.context)) == ["__Host-draft", "__Host-session", "cart", "hidden", "theme"]
+    seen = str(page.evaluate("document.cookie"))
+    assert sorted(pair.partition("=")[0] for pair in seen.split("; ")) == ["cart", "theme"]
+    assert "theme=dark" in seen
+    assert page.evaluate(READING) == "7 × Füße"

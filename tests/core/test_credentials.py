@@ -168,7 +168,7 @@ def test_names_are_those_of_the_house_unless_given() -> None:
 @pytest.mark.parametrize(
     "names", [{"session": b""}, {"access": b"a b"}, {"refresh": b"a="}, {"session": b"__Host-access"}]
 )
-def test_names_are_three_tokens(names: dict[str, bytes]) -> None:
+def test_names_are_tokens(names: dict[str, Any]) -> None:
     """A name that could not be searched for, or two that are one, are refused."""
     with pytest.raises(ConfigurationError):
         CookieNames(**names)

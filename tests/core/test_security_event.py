@@ -246,6 +246,21 @@ def test_r6_members_that_nobody_knows_are_ignored() -> None:
     assert found.event == judged(REVOKED).event
 
 
+@pytest.mark.parametrize(("state", "members"), [(UNSET, {}), ("asked for", {"state": "asked for"})])
+def test_r10_a_verification_event_says_what_was_asked_and_revokes_nobody(state: Any, members: dict[str, str]) -> None:
+    """Shared Signals Framework 1.0, section 8.1.4.1."""
+    stream = {"format": "opaque", "id": "a stream"}
+    names: dict[str, Any] = {"issuer": IDP, "audience": SP, "token_id": "1", "issued_at": NOW, "transaction_id": "2"}
+    event = events.Verification(state=state)
+    payload = events.build(**names, sub_id=stream, type=events.VERIFICATION, event=event)
+    assert json.loads(payload)["events"] == {events.VERIFICATION: members}
+    found = events.judge(payload, issuer=IDP, audience=SP, now=NOW, leeway=0)
+    assert (found.event, found.sub_id, found.revokes()) == (event, stream, (None, None))
+    for wrong in (events.Verification(state=""), events.Verification(state="x" * 2049), SessionRevoked()):
+        with pytest.raises(InvalidValue):
+            events.build(**names, sub_id=stream, type=events.VERIFICATION, event=wrong)
+
+
 @pytest.mark.parametrize("sub_id", [USER, JANE, SESSION, JWT_ID, SAML, {"format": "aliases", "identifiers": [USER]}])
 def test_the_formats_of_rfc_9493_and_of_the_framework_are_known(sub_id: dict[str, Any]) -> None:
     """One of their members missing is one too few."""

@@ -16,7 +16,6 @@ from coatcheck.errors import Reused, Revoked, SessionGone
 from coatcheck.events import Event
 from coatcheck.feeds.local import LocalFeed
 from coatcheck.run import run
-from coatcheck.sessions import Sessions
 from coatcheck.testing import SettableClock
 from coatcheck.testing.races import Outcome, Race, Stepping, explore, step
 
@@ -36,12 +35,12 @@ class World:
         self.clock = SettableClock()
         self.plain = store or MemoryStore()
         self.coat = Coatcheck(self.plain, policy=Policy(), clock=self.clock, on_event=_ignore)
-        self.sessions: Sessions = self.coat.sessions
+        self.sessions = self.coat.sessions
         self.session = run(self.sessions.create("ann", amr=("pwd",)))
         self.beside = Coatcheck(
             Stepping(self.plain), self.coat.keyring, feed=SteppingFeed(), clock=self.clock, on_event=_ignore
         )
-        self.racing: Sessions = self.beside.sessions
+        self.racing = self.beside.sessions
 
     def alive(self) -> list[Session]:
         return run(self.sessions.list("ann"))

@@ -53,7 +53,7 @@ def world() -> World:
 
 
 def ticket(session: Session) -> SessionCookie:
-    assert session.cookie is not None
+    assert isinstance(session.cookie, SessionCookie)
     return session.cookie
 
 
@@ -476,7 +476,7 @@ async def test_s22_every_step_of_a_session_is_told(world: World) -> None:
     await world.sessions.refresh(grant.refresh_token)
     await world.sessions.rotate(session)
     await world.sessions.revoke(ident(session), reason="by an administrator")
-    assert [event.kind for event in world.events] == ["created", "refreshed", "rotated", "revoked"]
+    assert [event.kind for event in world.events] == ["signed_in", "refreshed", "rotated", "revoked"]
     assert {event.subject for event in world.events} == {"ann"}
     assert {event.address for event in world.events} == {"192.0.2.7"}
     assert world.events[-1].reason == "by an administrator"

@@ -6,11 +6,14 @@ import ast
 import gc
 import importlib
 import inspect
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -47,11 +50,20 @@ class Block:
     def runs(self) -> bool:
         return not self.remark.startswith("not run: ")
 
+    def saved(self) -> str:
+        """Return where the block is a file."""
+        path = Path("pasted.py")
+        path.write_text(self.text, encoding="utf-8")
+        return str(path)
+
     def execute(self) -> dict[str, Any]:
         """Run the block as pasted, with line numbers of the page, and return what it defines."""
-        names: dict[str, Any] = {"__name__": "pasted"}
-        exec(compile("\n" * (self.line - 1) + self.text, str(self.page), "exec"), names)  # noqa: S102
-        return names
+        module = sys.modules["pasted"] = ModuleType("pasted")  # Litestar asks for the module of its handlers
+        try:
+            exec(compile("\n" * (self.line - 1) + self.text, str(self.page), "exec"), vars(module))  # noqa: S102
+        finally:
+            del sys.modules["pasted"]
+        return vars(module)
 
 
 def blocks(language: str) -> list[Block]:
@@ -118,6 +130,11 @@ def test_the_quickstart_signs_out_everywhere(client: TestClient) -> None:
 
 @pytest.mark.parametrize("block", [block for block in blocks("python") if block.runs], ids=repr)
 def test_every_example_runs(block: Block) -> None:
+    if "settings.configure(" in block.text:  # Django: one set of settings in a process
+        program = [sys.executable, "-W", "error", block.saved()]
+        done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return
     block.execute()
     gc.collect()  # what an example leaves open is reported here, and not in a test that comes later
 
@@ -168,6 +185,33 @@ def test_the_store_of_the_how_to_keeps_the_contract(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "passed" in done.stdout
+
+
+def test_r8_the_receiver_of_the_how_to_answers_as_the_rfc_says() -> None:
+    """202, also for an event of a kind that it does not know, or 400 and the word for what is wrong (RFC 8935)."""
+    from coatcheck import Key
+    from coatcheck.core import jws
+    from coatcheck.core import security_event as events
+
+    [block] = [block for block in blocks("python") if "async def events(request)" in block.text]
+    names = block.execute()
+
+    def answer(key: Key = names["signing"], **changes: Any) -> tuple[int, str]:
+        members = {"iss": names["ISSUER"], "aud": names["US"], "jti": "1", "iat": 1, "txn": "2"}
+        sub_id = events.subject(names["ISSUER"], session_id="ann's")
+        claims = {**members, "sub_id": sub_id, "events": {events.SESSION_REVOKED: {}}, **changes}
+        token = jws.sign(json.dumps(claims).encode(), key, typ="secevent+jwt")
+        found = TestClient(names["app"]).post("/events", content=token)
+        return found.status_code, "" if found.status_code == 202 else found.json()["err"]
+
+    assert answer() == (202, "")
+    assert names["signed_out"] == ["ann's"]
+    assert answer(events={"https://example.com/another": {}}) == (202, "")
+    assert answer(key=Key.generate("RS256")) == (400, "invalid_key")
+    assert answer(iss="https://else.example") == (400, "invalid_issuer")
+    assert answer(aud="https://else.example") == (400, "invalid_audience")
+    assert answer(exp=2) == (400, "invalid_request")
+    assert TestClient(names["app"]).post("/events", content=b"nonsense").json()["err"] == "invalid_request"
 
 
 # -- links and names -------------------------------------------------------------------------------------------------
@@ -280,15 +324,23 @@ def _default(default: object) -> object:
 # -- the server ------------------------------------------------------------------------------------------------------
 
 
-def test_the_reference_names_every_route_of_the_api() -> None:
+def test_the_reference_names_every_route_of_the_api(tmp_path: Path) -> None:
+    from receiving import settings
     from starlette.routing import Route
 
     from coatcheck.server import feed_endpoint
     from coatcheck.server.api import open_routes, routes
+    from coatcheck.server.server import Server
+    from coatcheck.server.settings import Settings
+    from coatcheck.server.ssf_endpoint import SsfEndpoint
+    from coatcheck.server.status_endpoint import StatusEndpoint
 
+    server = Server(Settings(data_dir=tmp_path, ssf_receivers=settings(), status_ttl=timedelta(seconds=10)))
+    assert server.status_lists is not None
+    border = [*SsfEndpoint(server).routes, *StatusEndpoint(server.status_lists).routes]
     there = {
         f"{method} {route.path}"
-        for route in [*routes, *open_routes]
+        for route in [*routes, *open_routes, *border]
         if isinstance(route, Route)
         for method in (route.methods or set()) - {"HEAD"}
     } | {f"GET {path}" for path in feed_endpoint.PATHS}

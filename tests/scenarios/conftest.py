@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import watchdog
 from postgres_server import OwnServer
-from scenarios import STORES, browser, kind
+from scenarios import KINDS, browser, kind
 from valkey_server import HOST, Valkey
 
 from coatcheck.testing import FaultProxy
@@ -51,33 +51,44 @@ def served(
             "sqlite": f"sqlite:///{tmp_path_factory.mktemp(adapter)}/s.sqlite",
             "redis": f"redis://{HOST}:{proxies['redis'].port}/0?prefix={name}",
             "postgres": f"{database}?schema={name}",
-            "sealed": "sealed:",
+            "sealed": f"sealed:{tmp_path_factory.mktemp(adapter)}/feed.sqlite",
         }
-        ports: dict[str, int] = {}
         # Django has one set of settings in a process.
         alone = adapter.startswith("django")
-        for kinds in [(kind,) for kind in STORES] if alone else [STORES]:
-            ports |= stack.enter_context(_process(adapter, {kind: urls[kind] for kind in kinds}))
-        yield Served(ports, proxies)
+        places = [f"{kind}={urls[kind]}" for kind in KINDS]
+        yield Served(
+            stack.enter_context(_processes(adapter, [[place] for place in places] if alone else [places])), proxies
+        )
     own_postgres.ask(f"DROP SCHEMA IF EXISTS {name} CASCADE")
 
 
 @contextlib.contextmanager
-def _process(adapter: str, urls: dict[str, str]) -> Iterator[dict[str, int]]:
-    places = [f"{kind}={url}" for kind, url in urls.items()]
-    process = subprocess.Popen([sys.executable, str(_PROGRAM), adapter, *places], stdout=subprocess.PIPE, text=True)
-    watchdog.watch(process.pid)
+def _processes(adapter: str, shares: list[list[str]]) -> Iterator[dict[str, int]]:
+    """Start a process for each share of the places, all at once, and end them all at once."""
+    commands = [[sys.executable, str(_PROGRAM), adapter, *share] for share in shares]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    for process in processes:
+        watchdog.watch(process.pid)
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, f"the {adapter} app was not served"
-        yield json.loads(line)
+        ports: dict[str, int] = {}
+        for process in processes:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, f"the {adapter} app was not served"
+            ports |= json.loads(line)
+        yield ports
     finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_PATIENCE)
-        process.kill()
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_PATIENCE)
-        watchdog.forget(process.pid)
-        if process.stdout is not None:
-            process.stdout.close()
+    process.kill()
+    process.wait(_PATIENCE)
+    watchdog.forget(process.pid)
+    if process.stdout is not None:
+        process.stdout.close()

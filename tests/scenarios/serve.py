@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from coatcheck import Coatcheck
+from coatcheck import Coatcheck, Keyring, Sealed
+from coatcheck.feeds.sqlite import SQLiteFeed
 from coatcheck.stores import store_from_url
 
 HOST = "127.0.0.1"
@@ -47,6 +48,9 @@ def _make(adapter: str) -> Callable[[Coatcheck], Any]:
 
 
 def _coatcheck(url: str) -> Coatcheck:
+    if url.startswith("sealed:"):
+        # With keys that outlive a fork, and a feed that reaches the child: gunicorn's worker is one.
+        return Coatcheck(Sealed(), Keyring.generate("HS256"), feed=SQLiteFeed(url.removeprefix("sealed:")))
     return Coatcheck(store_from_url(url))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,7 +76,13 @@ async def request(
         "server": ("app.example", 443),
     }
 
+    said = False
+
     async def receive() -> dict[str, Any]:
+        nonlocal said
+        if said:
+            await asyncio.Event().wait()  # the client stays, and says nothing more
+        said = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Any) -> None:

@@ -36,10 +36,10 @@ class AuthServer:
     """A server with a thread and an event loop of its own, which counts the requests for each path."""
 
     def __init__(
-        self, data: Path, *, issuer: str = "", port: int = 0, store: str = "", clock: Clock = system_clock
+        self, data: Path, *, issuer: str = "", port: int = 0, clock: Clock = system_clock, **more: Any
     ) -> None:
         self.requests: Counter[str] = Counter()
-        self._data, self._issuer, self._store, self._clock = data, issuer, store, clock
+        self._data, self._issuer, self._clock, self._more = data, issuer, clock, more
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self._loop = asyncio.new_event_loop()
@@ -84,8 +84,8 @@ class AuthServer:
 
     async def _serve(self) -> None:
         settings = Settings(
-            data_dir=self._data, port=self.port, issuer=self._issuer, store=self._store, algorithm="ES256",
-            feed_token=f"another-token-of-32-characters-or-more {TOKEN}",
+            data_dir=self._data, port=self.port, issuer=self._issuer, algorithm="ES256",
+            feed_token=f"another-token-of-32-characters-or-more {TOKEN}", **self._more,
         )  # fmt: skip
         passwords = Passwords(memory=8, passes=1)
         async with Server(settings, passwords=passwords, clock=self._clock) as self.server:
@@ -97,7 +97,7 @@ class AuthServer:
 
             options: dict[str, Any] = {"lifespan": "off", "ws": "none", "log_config": None, "access_log": False}
             config = uvicorn.Config(counted, http=GuardedProtocol, timeout_graceful_shutdown=5, **options)
-            self._uvicorn = serve._Uvicorn(config, self._up.set, self.server.feed_hub.end)
+            self._uvicorn = serve._Uvicorn(config, self._up.set, self.server.end)
             await self._uvicorn.serve([self._listener])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,45 @@ def test_in_fastapi_it_is_a_dependency(auth: AuthServer, verifier: RemoteVerifie
     with TestClient(app) as client:
         assert client.get("/me").status_code == 401
         assert client.get("/me", headers=by(auth.token())).json() == "ann"
+
+
+async def listen(socket: WebSocket) -> None:
+    await socket.accept()
+    with suppress(WebSocketDisconnect):
+        await socket.receive_text()
+
+
+def test_f11_a_socket_is_closed_when_its_token_is_revoked(auth: AuthServer, verifier: RemoteVerifier) -> None:
+    """At the issuer, which is another process. One without a token is nobody's."""
+    app = Starlette(routes=[WebSocketRoute("/listen", listen)])
+    app.add_middleware(BearerMiddleware, verifier=verifier)
+    with (
+        TestClient(app) as client,
+        client.websocket_connect("/listen"),
+        client.websocket_connect("/listen", headers=by(auth.token("eve"))) as socket,
+    ):
+        auth.revoke_all("eve")
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_text()
+    assert (closed.value.code, closed.value.reason) == (1008, "revoked")
+
+
+@pytest.mark.parametrize(("when_stale", "code"), [("ask", None), ("refuse", 1013)])
+def test_p6_a_socket_is_asked_about_where_the_feed_is_silent(
+    auth: AuthServer, when_stale: Any, code: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier = Verifier.from_issuer(auth.url, feed_token=TOKEN, policy=Policy(when_stale=when_stale))
+    app = Starlette(routes=[WebSocketRoute("/listen", listen)])
+    app.add_middleware(BearerMiddleware, verifier=verifier)
+    with TestClient(app) as client, client.websocket_connect("/listen", headers=by(auth.token("joe"))) as socket:
+        auth.requests.clear()
+        monkeypatch.setattr(verifier, "is_stale", lambda: True)
+        if code is None:
+            until(lambda: auth.requests["/api/session"] > 0)
+            auth.revoke_all("joe")
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_text()
+    assert closed.value.code == (code or 1008)
 
 
 def test_a_missing_middleware_is_told_so() -> None:

@@ -40,6 +40,15 @@ async def test_in_an_asynchronous_test_too() -> None:
     assert client.cookies.get("__Host-session")
 
 
+def test_whom_a_client_was_before_is_forgotten() -> None:
+    """C13: two cookies of one name would be refused."""
+    coat = Coatcheck()
+    client = TestClient(app_of(coat), base_url=ADDRESS)
+    for subject in ("ann", "bob"):
+        signed_in(client, coat, subject)
+    assert client.get("/").text == "bob none"
+
+
 def test_what_takes_no_cookie_is_told_so() -> None:
     with pytest.raises(InvalidValue, match="no way to give a str a cookie"):
         signed_in("client", Coatcheck(), "ann")

@@ -196,6 +196,22 @@ def find_cookie(headers: Iterable[bytes], name: bytes) -> bytes | None:
     return found
 
 
+def plain_text(raw: bytes) -> str:
+    """Return a plain cookie's value as text, if it is one that could have been sent.
+
+    Args:
+        raw: the value, as it was received.
+
+    Raises:
+        Malformed: it has octets that no cookie-octets are (6265bis 4.1.1).
+
+    Not checked: who wrote it; anybody can, who has the browser or a script in the page.
+    """
+    if not _VALUE.fullmatch(raw):
+        raise Malformed("the value is not made of cookie-octets")
+    return raw.decode("ascii")
+
+
 def unmet_promise(name: str, met: Mapping[str, bool]) -> str | None:
     """Return the first thing that the prefix of `name` promises and `met` does not have, or None (C8).
 

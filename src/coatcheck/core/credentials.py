@@ -19,8 +19,14 @@ from coatcheck.core.cookies import SESSION_COOKIE, find_cookie
 from coatcheck.errors import BadSignature, ConfigurationError, InvalidValue, Malformed
 
 MAX_TOKEN: Final = 8192  # octets of an access token
+# Of a sealed session. Two such cookies leave 1 KiB of the 8 KiB that nginx, Apache, gunicorn and aiohttp take as one
+# header, and each stays below what a browser keeps (C3).
+MAX_PARTS: Final = 2
+PART_SIZE: Final = 3584  # characters of the box in each cookie
 
 _SESSION_VERSION: Final = "1"
+_BOX_VERSION: Final = b"2"
+_BOX_HEADS: Final = {b"2%d." % parts: parts for parts in range(1, MAX_PARTS + 1)}
 _REFRESH_VERSION: Final = b"\x01"
 _REFRESH_SIZE: Final = 1 + 16 + 8 + 32
 
@@ -33,7 +39,7 @@ _AUTHORIZATION = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?: +(.*))?", re.DO
 _B64TOKEN = re.compile(rb"[0-9A-Za-z\-._~+/]+=*")  # RFC 6750, 2.1
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
-_SECRETS = ("secret", "text")
+_SECRETS = ("secret", "text", "note")
 
 
 class _Redacted(msgspec.Struct, frozen=True):
@@ -51,6 +57,11 @@ class SessionCookie(_Redacted, frozen=True):
 
     id: str
     secret: bytes
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The values of its cookies: there is one."""
+        return (self.value,)
 
     @property
     def value(self) -> str:
@@ -74,6 +85,55 @@ class SessionCookie(_Redacted, frozen=True):
             raise Malformed("the session cookie cannot be read")
         id, secret = match.groups()
         return cls(id.decode("ascii"), a2b_base64(secret.translate(_STANDARD) + b"="))  # canonical, says the pattern
+
+
+class SessionBox(_Redacted, frozen=True):
+    """A session that its browser keeps itself, sealed: what is in it `coatcheck.core.sealed_record` tells.
+
+    Args:
+        text: the sealed record.
+        note: when it was last seen, sealed as well; "" if that is in the record.
+    """
+
+    text: str
+    note: str = ""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The values of its cookies, in order: the first one says how many there are."""
+        parts = [self.text[start : start + PART_SIZE] for start in range(0, len(self.text), PART_SIZE)]
+        return (f"2{len(parts)}.{parts[0]}", *parts[1:])
+
+    @property
+    def value(self) -> str:
+        """The value of its only cookie.
+
+        Raises:
+            InvalidValue: it takes more than one; see `values`.
+        """
+        if len(self.text) > PART_SIZE:
+            raise InvalidValue("this session takes more than one cookie")
+        return self.values[0]
+
+    @classmethod
+    def parse(cls, first: bytes, more: Sequence[bytes | None] = (), note: bytes | None = None) -> Self:
+        """Return the box that some cookies carried.
+
+        Args:
+            first: the value of the session cookie.
+            more: those of the cookies that it may take besides, in order; None for each that was not sent.
+            note: the value of the cookie that says when it was last seen, or None.
+
+        Raises:
+            Malformed: the first one does not say how many there are, or they are not those.
+
+        Not checked: their letters and size, that the parts belong together, and that we sealed them.
+        """
+        parts = _BOX_HEADS.get(first[:3], 0)
+        rest = [part for part in more if part is not None]
+        if not parts or len(rest) != parts - 1 or rest != list(more[: parts - 1]):
+            raise Malformed("the session cookies cannot be read, or not all of them are there")
+        return cls(b"".join((first[3:], *rest)).decode("latin-1"), (note or b"").decode("latin-1"))
 
 
 class AccessToken(_Redacted, frozen=True):
@@ -146,11 +206,19 @@ class RefreshToken(_Redacted, frozen=True):
         return cls(base64url.encode(body[1:17]), int.from_bytes(body[17:], "big"))
 
 
-Presented = SessionCookie | AccessToken
+Ticket = SessionCookie | SessionBox
+"""What the session cookie carries: where the session is to be found, or all of it."""
+
+Presented = Ticket | AccessToken
 
 
 class CookieNames(msgspec.Struct, frozen=True):
-    """The names of our three cookies, as octets to search Cookie headers for.
+    """The names of our cookies, as octets to search Cookie headers for.
+
+    Args:
+        session, access, refresh: of what they carry.
+        more: of what a sealed session takes besides the first.
+        seen: of the note that says when a sealed session was last seen.
 
     Raises:
         ConfigurationError: one is not a token, or two are the same.
@@ -159,9 +227,11 @@ class CookieNames(msgspec.Struct, frozen=True):
     session: bytes = SESSION_COOKIE.encode("ascii")
     access: bytes = b"__Host-access"
     refresh: bytes = b"__Host-refresh"
+    more: tuple[bytes, ...] = (b"__Host-session-2",)
+    seen: bytes = b"__Host-seen"
 
     def __post_init__(self) -> None:
-        names = (self.session, self.access, self.refresh)
+        names = (self.session, self.access, self.refresh, self.seen, *self.more)
         if not all(_NAME.fullmatch(name) for name in names):
             raise ConfigurationError("a cookie's name is a token (RFC 9110, 5.6.2)")
         if len(set(names)) != len(names):
@@ -190,10 +260,10 @@ def read(headers: Iterable[tuple[bytes, bytes]], names: CookieNames) -> Presente
             cookies.append(value)
         elif name == b"authorization":
             authorizations.append(value)
-    for find, parse in _PRECEDENCE:
-        raw = find(authorizations, cookies, names)
-        if raw is not None:
-            return parse(raw)
+    for find in _PRECEDENCE:
+        presented = find(authorizations, cookies, names)
+        if presented is not None:
+            return presented
     return None
 
 
@@ -215,7 +285,7 @@ def valid_session_id(text: str) -> bool:
     return _SESSION_ID.fullmatch(text) is not None
 
 
-def _bearer(authorizations: list[bytes], _cookies: list[bytes], _names: CookieNames) -> bytes | None:
+def _bearer(authorizations: list[bytes], _cookies: list[bytes], _names: CookieNames) -> AccessToken | None:
     if not authorizations:
         return None
     if len(authorizations) > 1:
@@ -224,21 +294,25 @@ def _bearer(authorizations: list[bytes], _cookies: list[bytes], _names: CookieNa
     if match is None:
         raise Malformed("the Authorization header cannot be read")
     scheme, rest = match.groups()
-    return (rest or b"") if scheme.lower() == b"bearer" else None
+    return AccessToken.parse(rest or b"") if scheme.lower() == b"bearer" else None
 
 
-def _session_cookie(_authorizations: list[bytes], cookies: list[bytes], names: CookieNames) -> bytes | None:
-    return find_cookie(cookies, names.session)
+def _session_cookie(_authorizations: list[bytes], cookies: list[bytes], names: CookieNames) -> Ticket | None:
+    raw = find_cookie(cookies, names.session)
+    if raw is None:
+        return None
+    if not raw.startswith(_BOX_VERSION):
+        return SessionCookie.parse(raw)
+    return SessionBox.parse(raw, [find_cookie(cookies, name) for name in names.more], find_cookie(cookies, names.seen))
 
 
-def _access_cookie(_authorizations: list[bytes], cookies: list[bytes], names: CookieNames) -> bytes | None:
-    return find_cookie(cookies, names.access)
+def _access_cookie(_authorizations: list[bytes], cookies: list[bytes], names: CookieNames) -> AccessToken | None:
+    raw = find_cookie(cookies, names.access)
+    return None if raw is None else msgspec.structs.replace(AccessToken.parse(raw), ambient=True)
 
 
-def _ambient_token(raw: bytes) -> AccessToken:
-    return msgspec.structs.replace(AccessToken.parse(raw), ambient=True)
-
-
-_PRECEDENCE: Final[
-    tuple[tuple[Callable[[list[bytes], list[bytes], CookieNames], bytes | None], Callable[[bytes], Presented]], ...]
-] = ((_bearer, AccessToken.parse), (_session_cookie, SessionCookie.parse), (_access_cookie, _ambient_token))
+_PRECEDENCE: Final[tuple[Callable[[list[bytes], list[bytes], CookieNames], Presented | None], ...]] = (
+    _bearer,
+    _session_cookie,
+    _access_cookie,
+)

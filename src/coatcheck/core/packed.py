@@ -52,15 +52,23 @@ class PackedTable:
         if not self._count:
             return None
         shelves, flags, mask = self._room
-        octets = text.encode("utf-8", "surrogatepass")
-        if len(octets) != _UNTIL:
-            octets = _fitted(octets)
-        place = hash(octets) & mask
+        # A session's id is not even encoded, unless its flag is raised: this is asked for every token.
+        if len(text) != _UNTIL or not text.isascii():
+            text = _fitted(text.encode("utf-8", "surrogatepass")).decode("latin-1")
+        place = hash(text) & mask
         if not flags[place >> 3] >> (place & 7) & 1:
             return None
         shelf = shelves[place // _FLAGS]
-        start = _find(shelf, octets)
+        start = _find(shelf, text.encode("latin-1"))
         return None if start < 0 else int.from_bytes(shelf[start + _NUMBER : start + _ENTRY], "big")
+
+    def until(self, text: str) -> int | None:
+        """Return when a text may be forgotten, in milliseconds since the epoch, or None if it is not there."""
+        octets = _fitted(text.encode("utf-8", "surrogatepass"))
+        shelves, _, mask = self._room
+        shelf = shelves[(_hash(octets) & mask) // _FLAGS]
+        start = _find(shelf, octets)
+        return None if start < 0 else int.from_bytes(shelf[start + _UNTIL : start + _NUMBER], "big")
 
     def put(self, text: str, until: int, number: int = 0) -> None:
         """Add a text, or raise what is there: neither its time nor its number ever goes back.
@@ -73,7 +81,7 @@ class PackedTable:
         octets, times = _fitted(text.encode("utf-8", "surrogatepass")), (_written(until), _written(number))
         with self._lock:
             shelves, flags, mask = self._room
-            place = hash(octets) & mask
+            place = _hash(octets) & mask
             shelf = shelves[place // _FLAGS]
             start = _find(shelf, octets)
             if start >= 0:
@@ -113,7 +121,7 @@ def _room(shelves: int) -> _Room:
 def _larger(shelves: list[bytes]) -> _Room:
     room = _room(_MANY)
     for entry in (entry for shelf in shelves for entry in _entries(shelf)):
-        place = hash(entry[:_UNTIL]) & room.mask
+        place = _hash(entry[:_UNTIL]) & room.mask
         room.shelves[place // _FLAGS] += entry
         room.flags[place >> 3] |= 1 << (place & 7)
     return room
@@ -123,7 +131,7 @@ def _raised(shelf: bytes) -> bytes:
     """Return a shelf's flags."""
     flags = bytearray(_FLAGS // 8)
     for entry in _entries(shelf):
-        place = hash(entry[:_UNTIL]) & _FLAGS - 1
+        place = _hash(entry[:_UNTIL]) & _FLAGS - 1
         flags[place >> 3] |= 1 << (place & 7)
     return bytes(flags)
 
@@ -132,6 +140,11 @@ def _fitted(octets: bytes) -> bytes:
     if len(octets) > _UNTIL:
         return blake2b(octets, digest_size=_UNTIL).digest()
     return octets.ljust(_UNTIL, b"\xff")  # which is in no text
+
+
+def _hash(octets: bytes) -> int:
+    """Return the hash of the text that has these octets, which says where it stands."""
+    return hash(octets.decode("latin-1"))
 
 
 def _written(number: int) -> bytes:

@@ -8,16 +8,24 @@ from functools import lru_cache
 from typing import Any, Literal, Self
 
 from coatcheck.core.cookies import SESSION_COOKIE, Cookie
-from coatcheck.core.credentials import CookieNames
+from coatcheck.core.credentials import MAX_PARTS, CookieNames
 from coatcheck.core.csrf import trusted_origins
+from coatcheck.core.own_cookies import ProtectedCookie, SealedCookie, SignedCookie
 from coatcheck.errors import ConfigurationError
 
 WhenStale = Literal["refuse", "ask", "accept"]
+WhenFull = Literal["end_oldest", "refuse"]
 
 # An access token cannot outlive this, so neither can the memory of a revocation.
 MAX_ACCESS_LIFETIME = timedelta(hours=1)
+# Revocations are remembered this much longer than anything they concern could live.
+SLACK = timedelta(minutes=1)
 MAX_LEEWAY = timedelta(seconds=60)
 MAX_GRACE = timedelta(minutes=5)
+MOST_SESSIONS = 1000  # they are all read at each sign-in
+
+FLASH_LIFETIME = timedelta(hours=1)  # a message that nobody has seen by then is stale
+CSRF_LIFETIME = timedelta(days=1)  # for so long a form may stand open that nobody is signed in to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +40,17 @@ class Policy:
         absolute: a session dies this long after its sign-in, whatever its use.
         touch_every: how often, at most, use of a session is written down.
         cookie: the session cookie's name and attributes; the cookies of access and refresh tokens follow it
-            (`__Host-access`, `__Host-refresh`), the latter always SameSite=Strict.
+            (`__Host-access`, `__Host-refresh`), the latter always SameSite=Strict; and so do those of flash messages
+            and CSRF tokens (`__Host-flash-...`, `__Host-csrf`), and what a sealed session takes besides
+            (`__Host-session-2`, `__Host-seen`).
         access_lifetime: of an access token; an hour at most.
         refresh_grace: how long a spent refresh token still yields its own successor (racing tabs, lost answers).
         leeway: forgiven to the clocks of other machines; 60 s at most.
         trusted_origins: other origins whose browsers may send unsafe requests ("https://shop.example").
         max_data: bytes that the data of one session may take.
+        max_sessions: how many sessions a subject may have at once (S9); None: as many as they like.
+        when_full: what becomes of one more: `end_oldest` ends the one whose sign-in is the longest ago, `refuse` raises
+            TooManySessions.
         stale_after: a verifier that has heard nothing from the feed for this long is stale.
         when_stale: what a stale verifier does: `refuse` (503), `ask` (look the session up), or `accept`.
 
@@ -57,10 +70,16 @@ class Policy:
     leeway: timedelta = timedelta(seconds=10)
     trusted_origins: frozenset[str] = frozenset()
     max_data: int = 64 * 1024
+    max_sessions: int | None = None
+    when_full: WhenFull = "end_oldest"
     stale_after: timedelta = timedelta(seconds=5)
     when_stale: WhenStale = "refuse"
     access_cookie: Cookie = field(init=False, repr=False)
     refresh_cookie: Cookie = field(init=False, repr=False)
+    flash_cookie: SealedCookie = field(init=False, repr=False)
+    csrf_cookie: SignedCookie = field(init=False, repr=False)
+    session_cookies: tuple[Cookie, ...] = field(init=False, repr=False)
+    seen_cookie: Cookie = field(init=False, repr=False)
     cookie_names: CookieNames = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -71,10 +90,17 @@ class Policy:
             "trusted_origins": trusted_origins(self.trusted_origins),
             "access_cookie": access,
             "refresh_cookie": refresh,
-            "cookie_names": CookieNames(*(cookie.name.encode("ascii") for cookie in (self.cookie, access, refresh))),
+            "flash_cookie": SealedCookie.like(_beside(self.cookie, "flash"), max_age=FLASH_LIFETIME),
+            "csrf_cookie": SignedCookie.like(_beside(self.cookie, "csrf"), max_age=CSRF_LIFETIME),
+            "session_cookies": (
+                self.cookie,
+                *(replace(self.cookie, name=f"{self.cookie.name}-{part}") for part in range(2, MAX_PARTS + 1)),
+            ),
+            "seen_cookie": _beside(self.cookie, "seen"),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "cookie_names", self._names())
         for problem, wrong in self._problems():
             if wrong:
                 raise ConfigurationError(problem)
@@ -83,7 +109,7 @@ class Policy:
         # For whoever does not check types: `idle=30` would otherwise be told that "<" is not supported.
         for name, kind in _KINDS.items():
             value: object = getattr(self, name)
-            if not isinstance(value, kind) and not (name == "idle" and value is None):
+            if not isinstance(value, kind) and not (name in ("idle", "max_sessions") and value is None):
                 raise ConfigurationError(f"{name} must be of the type {kind.__name__}, not {type(value).__name__}")
 
     def _problems(self) -> list[tuple[str, bool]]:
@@ -103,9 +129,34 @@ class Policy:
             ("refresh_grace must be at most 5 min", not zero <= self.refresh_grace <= MAX_GRACE),
             ("leeway must be at most 60 s", not zero <= self.leeway <= MAX_LEEWAY),
             ("max_data must be positive", self.max_data <= 0),
+            (
+                "cookie is a plain Cookie: a session's needs no further protection",
+                isinstance(self.cookie, ProtectedCookie),
+            ),
+            (
+                f"max_sessions must be 1 to {MOST_SESSIONS}, or None",
+                self.max_sessions is not None and not 1 <= self.max_sessions <= MOST_SESSIONS,
+            ),
+            ("when_full must be end_oldest or refuse", self.when_full not in ("end_oldest", "refuse")),
             ("stale_after must be longer than zero", self.stale_after <= zero),
             ("when_stale must be refuse, ask or accept", self.when_stale not in ("refuse", "ask", "accept")),
         ]
+
+    @property
+    def remembered(self) -> timedelta:
+        """How long it is remembered that a session was revoked: longer than any of its tokens lives."""
+        return self.access_lifetime + self.leeway + SLACK
+
+    def _names(self) -> CookieNames:
+        session, *more = (cookie.name.encode("ascii") for cookie in self.session_cookies)
+        others = (self.access_cookie, self.refresh_cookie, self.seen_cookie)
+        access, refresh, seen = (cookie.name.encode("ascii") for cookie in others)
+        return CookieNames(session, access, refresh, tuple(more), seen)
+
+    def owns(self, name: str) -> bool:
+        """Say whether a cookie of this name is one of ours, and no application's."""
+        ours = (*self.session_cookies, self.seen_cookie, self.access_cookie, self.refresh_cookie, self.csrf_cookie)
+        return name in [cookie.name for cookie in ours] or name.startswith(f"{self.flash_cookie.name}-")
 
     # NIST SP 800-63B-4, 2.1.3, 2.2.3, 2.3.3 (S8).
     @classmethod
@@ -133,6 +184,7 @@ _KINDS: dict[str, type] = {
     "stale_after": timedelta,
     "cookie": Cookie,
     "max_data": int,
+    "max_sessions": int,
 }
 
 

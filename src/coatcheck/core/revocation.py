@@ -40,13 +40,15 @@ class Revocations:
     microsecond more than with none.
     """
 
-    __slots__ = ("_arrivals", "_last_pass", "_sessions", "_subjects", "heard_at", "position")
+    __slots__ = ("_arrivals", "_last_pass", "_sessions", "_subjects", "applied", "heard_at", "position")
 
     def __init__(self) -> None:
         self._sessions = PackedTable()
         self._subjects = PackedTable()  # each with its cut-off
         self.position = 0
         self.heard_at: int | None = None
+        self.applied = 0
+        """Another number whenever a revocation was taken in, so that whoever watches can tell that there is news."""
         self._arrivals = 0
         self._last_pass = 0
 
@@ -60,6 +62,7 @@ class Revocations:
         if revoked.subject is not None:
             self._subjects.put(revoked.subject, revoked.until, revoked.before)
         self._arrivals += 1
+        self.applied += 1  # last: who sees it finds the entry
 
     def judge(self, session_id: str, subject: str, issued_at: float) -> None:
         """Refuse a token of a revoked session or subject.
@@ -85,7 +88,15 @@ class Revocations:
         """Say whether a session is revoked, by its id or because it was made (ms) before its subject's cut-off."""
         if self._sessions.get(session_id) is not None:
             return True
-        return subject is not None and created_at < (self._subjects.get(subject) or 0)
+        return subject is not None and created_at < self.cutoff(subject)
+
+    def until(self, session_id: str) -> int | None:
+        """Return until when (ms) it is remembered that a session has ended; None if it is not known to have."""
+        return self._sessions.until(session_id)
+
+    def cutoff(self, subject: str) -> int:
+        """Return the time (ms) before which a subject's sessions are revoked; 0 if there is none."""
+        return self._subjects.get(subject) or 0
 
     def prune(self, now: int) -> None:
         """Forget the entries that no living token can concern, now and then."""

@@ -1,4 +1,4 @@
-"""Security Event Tokens (RFC 8417) with events of CAEP: built, and judged by the rules of this table.
+"""Security Event Tokens (RFC 8417): events of CAEP, and those that verify a stream; built and judged by this table.
 
 claim              rule (Shared Signals Framework 1.0, section 4.1; CAEP 1.0, sections 2 and 3)       refused as
 typ                secevent+jwt                                                                      WrongClaim
@@ -36,6 +36,7 @@ CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
 SESSION_REVOKED: Final = CAEP + "session-revoked"
 TOKEN_CLAIMS_CHANGE: Final = CAEP + "token-claims-change"
 CREDENTIAL_CHANGE: Final = CAEP + "credential-change"
+VERIFICATION: Final = "https://schemas.openid.net/secevent/ssf/event-type/verification"
 
 Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2_048)]
 Entity: TypeAlias = Literal["admin", "user", "policy", "system"]
@@ -69,11 +70,18 @@ class CredentialChange(SessionRevoked, frozen=True, kw_only=True):
     fido2_aaguid: str | UnsetType = UNSET
 
 
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """The stream that the subject names works (Shared Signals Framework, section 8.1.4); `state` is what was asked."""
+
+    state: Text | UnsetType = UNSET
+
+
 # The types of event whose members are judged.
-EVENTS: Final[dict[str, type[SessionRevoked]]] = {
+EVENTS: Final[dict[str, type[SessionRevoked | Verification]]] = {
     SESSION_REVOKED: SessionRevoked,
     TOKEN_CLAIMS_CHANGE: TokenClaimsChange,
     CREDENTIAL_CHANGE: CredentialChange,
+    VERIFICATION: Verification,
 }
 
 # The formats of a subject identifier, and the texts that each must have.
@@ -106,7 +114,7 @@ class SecurityEvent(msgspec.Struct, frozen=True, kw_only=True):
     txn: str | None
     sub_id: Mapping[str, Any]
     type: str
-    event: SessionRevoked | Mapping[str, Any]
+    event: SessionRevoked | Verification | Mapping[str, Any]
 
     def revokes(self) -> tuple[str | None, str | None]:
         """Return whom to sign out: the session's id and the subject, as `subject` builds them; else twice None.
@@ -164,7 +172,7 @@ def build(
     transaction_id: str,
     sub_id: Mapping[str, Any],
     type: str,
-    event: SessionRevoked,
+    event: SessionRevoked | Verification,
 ) -> bytes:
     """Return the payload of a Security Event Token, to be signed with `sign`.
 
@@ -268,11 +276,12 @@ def judge(payload: bytes, *, issuer: str, audience: str, now: float, leeway: int
     )
 
 
-def _judge_event(type_: str, details: dict[str, Any], latest: float) -> SessionRevoked | dict[str, Any]:
+def _judge_event(type_: str, details: dict[str, Any], latest: float) -> SessionRevoked | Verification | dict[str, Any]:
     if type_ not in EVENTS:
         return details
     event = shape.fit(details, EVENTS[type_], within="events")
-    if not (event.event_timestamp is UNSET or event.event_timestamp <= latest):
+    happened = event.event_timestamp if isinstance(event, SessionRevoked) else UNSET
+    if not (happened is UNSET or happened <= latest):
         raise WrongClaim("events", "the event happened in the future")
     return event
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, MutableMapping
 from typing import Any, NoReturn
 
 from coatcheck.core.claims import Principal
-from coatcheck.core.credentials import SessionCookie
+from coatcheck.core.credentials import Ticket
 from coatcheck.core.record import Changes, Device, Record, pack, require_key, unpack
-from coatcheck.errors import Missing
+from coatcheck.errors import Missing, SessionGone
 
 _MUTABLE = (dict, list)
 
@@ -22,9 +22,9 @@ class Session(MutableMapping[str, Any]):
     `accessed` tells whether anybody looked: the answer then depends on the cookie (C18).
     """
 
-    __slots__ = ("_changes", "_detached", "_held", "_record", "accessed", "cookie")
+    __slots__ = ("_changes", "_detached", "_held", "_record", "accessed", "cookie", "note")
 
-    def __init__(self, record: Record | None = None, cookie: SessionCookie | None = None) -> None:
+    def __init__(self, record: Record | None = None, cookie: Ticket | None = None) -> None:
         self._record = record
         self._changes = Changes()
         # Values that the handler holds, each with its encoding when it was last in step with the edits.
@@ -32,7 +32,9 @@ class Session(MutableMapping[str, Any]):
         self._detached = False
         self.accessed = False
         self.cookie = cookie
-        """The cookie to hand out: known only to the request that made or rotated the session."""
+        """What its cookie is to carry: known only to the request that made or rotated it, or changed a sealed one."""
+        self.note = ""
+        """When a sealed session was last seen, to be handed out in a cookie of its own; "" if that is not due."""
 
     @classmethod
     def detached(cls) -> Session:
@@ -171,13 +173,11 @@ class Session(MutableMapping[str, Any]):
                 self._held[key] = (value, packed)
         return self._changes
 
-    def used(self, record: Record) -> None:
+    def used(self, record: Record, note: str = "") -> None:
         """Take over the times of a touch; edits that are pending stay so."""
-        self._record = record
+        self._record, self.note = record, note
 
-    def become(
-        self, record: Record | None, cookie: SessionCookie | None = None, *, saved: Changes | None = None
-    ) -> None:
+    def become(self, record: Record | None, cookie: Ticket | None = None, *, saved: Changes | None = None) -> None:
         """Take over a new stored form, after the session was saved, rotated, signed in or ended.
 
         `saved` are the edits that are in it; those made since stay pending. Without it, none stay.
@@ -191,3 +191,19 @@ class Session(MutableMapping[str, Any]):
             self.cookie = None
         elif cookie is not None:
             self.cookie = cookie
+
+
+def require_record(session: Session) -> Record:
+    """Return what is stored of a session.
+
+    Raises:
+        SessionGone: it has ended, or never was.
+    """
+    if session.record is None:
+        raise SessionGone("there is no session")
+    return session.record
+
+
+def id_of(session: Session | str | None) -> str | None:
+    """Return the id of a session, of which perhaps only that is at hand."""
+    return session.id if isinstance(session, Session) else session

@@ -1,9 +1,9 @@
-"""Origin: one HTTP server, asked by GET; all that is needed of HTTP, on the standard library and an event loop.
+"""Origin: one HTTP server; all that is needed of HTTP, on the standard library and an event loop.
 
 transport   https with the certificate checked; plain http to this machine only
 proxies     none: those that the environment names are not looked at
 redirects   none is followed: another address would be another's word
-time        1.5 s to connect, for the head of the answer, and for each piece; for all of it the caller says
+time        1.5 s to connect, for the head of the answer to GET, and for each piece; for the rest the caller says
 size        16 KiB for a head; for the rest the caller says
 reuse       none: a connection serves one request, so no answer can be another's (P4)
 """
@@ -36,7 +36,7 @@ _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")  # RFC
 
 
 class NotAsked(Exception):
-    """What came is not what was asked for. Within `Origin.get` it becomes StoreUnavailable, with the address."""
+    """What came is not what was asked for. Within `get` and `post` it becomes StoreUnavailable, with the address."""
 
 
 class Origin:
@@ -65,10 +65,9 @@ class Origin:
     def __repr__(self) -> str:
         return f"<Origin {self.url}>"
 
-    @contextlib.asynccontextmanager
-    async def get(
+    def get(
         self, path: str, *, accept: str, token: str = "", headers: Iterable[tuple[str, str]] = ()
-    ) -> AsyncGenerator[Answer, None]:
+    ) -> contextlib.AbstractAsyncContextManager[Answer]:
         """Ask for `path`, and hand out the answer while it is being read.
 
         Args:
@@ -80,13 +79,36 @@ class Origin:
         Raises:
             StoreUnavailable: it cannot be reached, is too slow, or does not speak HTTP; also while the answer is read.
         """
+        bearer = [("Authorization", f"Bearer {token}")] if token else []
+        return self._ask(path, self._head("GET", path, accept, [*bearer, *headers]), b"", PATIENCE)
+
+    def post(
+        self, path: str, body: bytes, *, accept: str, headers: Iterable[tuple[str, str]], seconds: float
+    ) -> contextlib.AbstractAsyncContextManager[Answer]:
+        """Send `body` to `path`, and hand out the answer while it is being read.
+
+        Args:
+            path: begins with a slash.
+            body: what to send.
+            accept: the media type that is wanted.
+            headers: further ones, the body's type among them.
+            seconds: how long the answer may take to begin: whoever stores something before they answer needs a while.
+
+        Raises:
+            StoreUnavailable: as for `get`. What was sent may have arrived all the same.
+        """
+        head = self._head("POST", path, accept, [("Content-Length", str(len(body))), *headers])
+        return self._ask(path, head, body, seconds)
+
+    @contextlib.asynccontextmanager
+    async def _ask(self, path: str, head: bytes, body: bytes, seconds: float) -> AsyncGenerator[Answer, None]:
         writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(PATIENCE):
                 reader, writer = await asyncio.open_connection(self._host, self._port, ssl=self._tls, limit=MAX_HEAD)
             asked_at = monotonic_clock()
-            writer.write(self._head(path, accept, token, headers))
-            async with asyncio.timeout(PATIENCE):
+            writer.write(head + body)
+            async with asyncio.timeout(seconds):
                 status, fields = await _read_head(reader)
             yield Answer(reader, status, fields, asked_at)
         except (OSError, EOFError, asyncio.LimitOverrunError, NotAsked) as error:
@@ -95,17 +117,16 @@ class Origin:
             if writer is not None:
                 writer.transport.abort()  # nothing is left that would have to arrive
 
-    def _head(self, path: str, accept: str, token: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    def _head(self, method: str, path: str, accept: str, headers: Iterable[tuple[str, str]]) -> bytes:
         fields = [
             ("Host", self._authority),
             ("User-Agent", "coatcheck"),
             ("Accept", accept),
             ("Accept-Encoding", "identity"),
             ("Connection", "close"),
-            *([("Authorization", f"Bearer {token}")] if token else []),
             *headers,
         ]
-        lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", ""]
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", ""]
         return "\r\n".join(lines).encode("ascii")
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from coatcheck import Coatcheck, Exchange, Grant, Sessions
+from coatcheck import Coatcheck, Exchange, Grant, SealedSessions, Sessions
 from coatcheck.errors import CoatcheckError, CredentialError, Revoked
 from coatcheck.server.accounts import Account, Accounts
 from coatcheck.server.attempts import Attempts
@@ -199,7 +199,7 @@ class Proving:
             return
 
 
-async def disable(name: str, accounts: Accounts, sessions: Sessions) -> tuple[Account, int] | None:
+async def disable(name: str, accounts: Accounts, sessions: Sessions | SealedSessions) -> tuple[Account, int] | None:
     """Disable an account and then end all its sessions; return it and their number, or None for an unknown name.
 
     The order is what makes it final: see above.

@@ -25,9 +25,9 @@ def signed_in(
     """Give a test client the cookie of a new session, and return that.
 
     Args:
-        client: of Starlette, FastAPI, Litestar, httpx or requests (`client.cookies.set`), of Flask or Quart
+        client: of Starlette, FastAPI, Litestar or httpx (`client.cookies`), of Flask or Quart
             (`client.set_cookie`), or of Django (`client.cookies[name] = value`).
-        coatcheck: that of the application under test, of a server-side store.
+        coatcheck: that of the application under test.
         subject: who is signed in.
         amr, scopes: as for `Exchange.sign_in`.
         data: what the session holds.
@@ -49,7 +49,8 @@ def signed_in(
         with ThreadPoolExecutor(1) as pool:
             session = pool.submit(create).result()
     assert session.cookie is not None
-    _put(client, coatcheck.policy.cookie.name, session.cookie.value)
+    for cookie, value in zip(coatcheck.policy.session_cookies, session.cookie.values, strict=False):
+        _put(client, cookie.name, value)
     return session
 
 
@@ -58,7 +59,9 @@ def _put(client: Any, name: str, value: str) -> None:
         # Quart's asks for the server's name first, Werkzeug's takes it to be localhost.
         server = ["localhost"] if "server_name" in inspect.signature(client.set_cookie).parameters else []
         client.set_cookie(*server, key=name, value=value, secure=True, httponly=True)
-    elif hasattr(getattr(client, "cookies", None), "set"):
+    elif hasattr(getattr(client, "cookies", None), "jar"):
+        for old in [cookie for cookie in client.cookies.jar if cookie.name == name]:  # of two, none would count (C13)
+            client.cookies.jar.clear(old.domain, old.path, old.name)
         client.cookies.set(name, value)
     elif hasattr(client, "cookies"):
         client.cookies[name] = value

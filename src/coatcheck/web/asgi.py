@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Collection
 from typing import Any
 
 from coatcheck.compose import Coatcheck
-from coatcheck.errors import CoatcheckError, ConfigurationError, StoreUnavailable
+from coatcheck.errors import CoatcheckError, ConfigurationError, CrossSite, StoreUnavailable
 from coatcheck.exchange import Exchange
 from coatcheck.request_head import RequestHead
+from coatcheck.standing import ExchangeStanding, Standing
 from coatcheck.web.answer import (
     OPENING_SECONDS,
     SERVER_ERROR,
     PlainHTTP,
-    answer,
     is_ours_to_answer,
     presents_a_credential,
 )
+from coatcheck.web.asgi_connection import App, ASGIConnection, Message, Receive, Scope, Send, refuse
+from coatcheck.web.open_connections import OpenConnections
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["App", "CoatcheckMiddleware", "Message", "Receive", "Scope", "Send", "exchange", "refuse", "request_head"]
 
-# What a refused WebSocket is closed with (RFC 6455, 7.4.1 and its IANA registry).
-_POLICY_VIOLATION, _TRY_AGAIN_LATER = 1008, 1013
 _HTTP_SCHEMES = {"ws": "http", "wss": "https"}
 _CARRIES_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _log = logging.getLogger("coatcheck")
@@ -44,6 +40,8 @@ class CoatcheckMiddleware:
     Starlette and FastAPI use `add_middleware`: wrapped around the whole application, it would come after
     Starlette has already made a 500 of it.
 
+    WebSockets and streams are cut within a second after what they came with has ended: see `coatcheck.standing`.
+
     Args:
         app: the application.
         coatcheck: opened with the application's lifespan, or at the first request where there is none.
@@ -56,7 +54,8 @@ class CoatcheckMiddleware:
         if isinstance(csrf_exempt, str):
             raise ConfigurationError("csrf_exempt is a collection of paths; a single one is [path]")
         self.csrf_exempt = frozenset(csrf_exempt)
-        self._plain_http = PlainHTTP()
+        self.plain_http = PlainHTTP()
+        self.open_connections = OpenConnections(coatcheck.verifier)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of the ASGI protocol."""
@@ -66,6 +65,10 @@ class CoatcheckMiddleware:
             await self._serve(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    def exempts(self, scope: Scope) -> bool:
+        """Say whether other sites may send this request; an adapter whose routes can be marked asks those, too."""
+        return scope["path"] in self.csrf_exempt
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def receive_and_open() -> Message:
@@ -84,19 +87,22 @@ class CoatcheckMiddleware:
             await self.coatcheck.close()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        responder = _Responder(send, self._plain_http)
+        responder = _Responder(scope, receive, send, self)
         try:
-            head = _head(scope)
+            head = request_head(scope)
             if not self.coatcheck.is_open:
                 await self._open(head)
             found = await Exchange.begin(head, self.coatcheck.sessions, self.coatcheck.verifier)
             responder.exchange = found
-            if scope["path"] not in self.csrf_exempt:
+            try:
                 found.require_same_site()
+            except CrossSite:
+                if not self.exempts(scope):
+                    raise
             scope["coatcheck"] = found
             scope["session"] = found.session
-            await self.app(scope, receive, responder)
-            if not responder.failed:
+            await responder.serve(self.app)
+            if not responder.failed and responder.error is None:
                 await found.finish()
         except CoatcheckError as error:
             if responder.started or not is_ours_to_answer(error):
@@ -113,28 +119,35 @@ class CoatcheckMiddleware:
                 raise StoreUnavailable("the store is not open yet") from error
 
 
-class _Responder:
+class _Responder(ASGIConnection):
     """The application's `send`: lets nothing leave before the session is saved and its headers are there."""
 
-    __slots__ = ("_plain_http", "_send", "exchange", "failed", "started")
+    __slots__ = ("exchange", "failed", "started")
 
-    def __init__(self, send: Send, plain_http: PlainHTTP) -> None:
-        self._send = send
-        self._plain_http = plain_http
-        self.exchange: Exchange | None = None
+    middleware: CoatcheckMiddleware
+    exchange: Exchange
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, middleware: CoatcheckMiddleware) -> None:
+        super().__init__(scope, receive, send, middleware)
         self.started = False
         self.failed = False
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] in _CARRIES_HEADERS and self.exchange is not None:
+        if message["type"] in _CARRIES_HEADERS:
             self.failed = message.get("status", 200) >= SERVER_ERROR
             if not self.failed:
                 await self.exchange.finish()
             headers = self.exchange.dress(message.get("headers", ()))
-            self._plain_http.notice(self.exchange.head, headers)
+            self.middleware.plain_http.notice(self.exchange.head, headers)
             message = {**message, "headers": headers}
             self.started = True
+        self.notice(message)
         await self._send(message)
+
+    def current_standing(self) -> Standing:
+        """See ASGIConnection."""
+        coatcheck = self.middleware.coatcheck
+        return ExchangeStanding(self.exchange, coatcheck.sessions, coatcheck.verifier)
 
 
 def exchange(request: Any) -> Exchange:
@@ -149,7 +162,8 @@ def exchange(request: Any) -> Exchange:
     return found
 
 
-def _head(scope: Scope) -> RequestHead:
+def request_head(scope: Scope) -> RequestHead:
+    """Return what an Exchange needs of a connection."""
     client = scope.get("client")
     websocket = scope["type"] == "websocket"
     scheme: str = scope.get("scheme", "http")
@@ -159,14 +173,3 @@ def _head(scope: Scope) -> RequestHead:
         headers=list(scope["headers"]),
         address=(client[0] or "") if client else "",
     )
-
-
-async def refuse(scope: Scope, send: Send, error: CoatcheckError) -> None:
-    """Answer with an error: its status, challenge and words in JSON, or the close of a WebSocket."""
-    if scope["type"] == "websocket":
-        code = _TRY_AGAIN_LATER if isinstance(error, StoreUnavailable) else _POLICY_VIOLATION
-        await send({"type": "websocket.close", "code": code, "reason": error.code})
-        return
-    said = answer(error)
-    await send({"type": "http.response.start", "status": said.status, "headers": said.headers})
-    await send({"type": "http.response.body", "body": said.body})

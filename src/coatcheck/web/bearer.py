@@ -12,9 +12,14 @@ from coatcheck.core.claims import Principal
 from coatcheck.core.credentials import AccessToken, CookieNames
 from coatcheck.errors import CoatcheckError, ConfigurationError, Missing
 from coatcheck.run import offload
+from coatcheck.standing import FOREVER, Standing, refuses
 from coatcheck.verifier import RemoteVerifier
 from coatcheck.web.answer import is_ours_to_answer
-from coatcheck.web.asgi import App, Message, Receive, Scope, Send, refuse
+from coatcheck.web.asgi_connection import App, ASGIConnection, Message, Receive, Scope, Send, refuse
+from coatcheck.web.open_connections import OpenConnections
+
+# Less than the issuer may be asked about at a time: requests have questions, too.
+_ASKING_AT_ONCE = 16
 
 
 class Bearer:
@@ -59,6 +64,8 @@ class BearerMiddleware:
     application lets pass become its answer, in JSON and with their challenge (RFC 6750). Cookies are not looked at, so
     no other site can use a browser's (F1).
 
+    WebSockets and streams are cut within a second after their token has expired or was revoked.
+
     Args:
         app: the application.
         verifier: opened and closed with the application's lifespan.
@@ -67,6 +74,7 @@ class BearerMiddleware:
     def __init__(self, app: App, *, verifier: RemoteVerifier) -> None:
         self.app = app
         self.verifier = verifier
+        self.open_connections = OpenConnections(verifier, at_once=_ASKING_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of the ASGI protocol."""
@@ -96,25 +104,66 @@ class BearerMiddleware:
                 await offload(self.verifier.close)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        connection = _Connection(scope, receive, send, self)
         try:
-            scope["coatcheck"] = Bearer(await self._principal(scope), self.verifier.clock)
-            await self.app(scope, receive, send_and_note)
+            connection.token = _presented(scope)
+            token = connection.token
+            principal = None if token is None else await self.verifier.verify_asking(token)
+            scope["coatcheck"] = Bearer(principal, self.verifier.clock)
+            await connection.serve(self.app)
         except CoatcheckError as error:
-            if started or not is_ours_to_answer(error):
+            if connection.started or not is_ours_to_answer(error):
                 raise
             await refuse(scope, send, error)
 
-    async def _principal(self, scope: Scope) -> Principal | None:
-        headers = [header for header in scope["headers"] if header[0] == b"authorization"]
-        presented = credentials.read(headers, CookieNames())
-        return await self.verifier.verify_asking(presented.text) if isinstance(presented, AccessToken) else None
+
+class _Connection(ASGIConnection):
+    """The application's `send`: knows whether anything was sent."""
+
+    __slots__ = ("started", "token")
+
+    middleware: BearerMiddleware
+    token: str | None
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, middleware: BearerMiddleware) -> None:
+        super().__init__(scope, receive, send, middleware)
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        self.started = True
+        self.notice(message)
+        await self._send(message)
+
+    def current_standing(self) -> Standing:
+        """See ASGIConnection."""
+        return _TokenStanding(self.token, self.middleware.verifier)
+
+
+class _TokenStanding:
+    """The standing of an access token, or of none."""
+
+    __slots__ = ("_token", "_verifier")
+
+    def __init__(self, token: str | None, verifier: RemoteVerifier) -> None:
+        self._token = token
+        self._verifier = verifier
+
+    def ends_at(self) -> int:
+        return FOREVER if self._token is None else self._verifier.ends_at(self._token)
+
+    def is_suspect(self) -> bool:
+        return self._token is not None and refuses(self._verifier, self._token)
+
+    async def renew(self) -> None:
+        if self._token is not None:
+            await self._verifier.verify_asking(self._token)
+            self._verifier.judge(self._token)  # by what was heard while the issuer was being asked
+
+
+def _presented(scope: Scope) -> str | None:
+    headers = [header for header in scope["headers"] if header[0] == b"authorization"]
+    presented = credentials.read(headers, CookieNames())
+    return presented.text if isinstance(presented, AccessToken) else None
 
 
 def bearer(request: Any) -> Bearer:
