@@ -99,6 +99,33 @@ async def test_p6_a_store_that_does_not_answer_is_not_asked_again(act: Act) -> N
     assert world.store.calls.total() == 1
 
 
+class Stuck(Store):
+    """Can be read, and not changed."""
+
+    stuck = True
+
+    def _count(self, call: str) -> None:
+        super()._count(call)
+        if self.stuck and call in ("delete", "revoke_subject", "replace"):
+            raise StoreUnavailable("pending: down")
+
+
+@by_act
+async def test_p1_what_could_not_be_removed_is_pending_and_the_next_try_finishes_it(act: Act) -> None:
+    """It is refused here at once; who asked is never told that it is done, or that there was nothing to end."""
+    store = Stuck()
+    world = World(store)
+    session = await world.sign_in()
+    token = (await world.coat.sessions.issue(session)).access_token
+    with pytest.raises(StoreUnavailable, match="pending"):
+        await act(world.coat, session)
+    with pytest.raises(Revoked):
+        world.coat.verifier.verify(token)
+    store.stuck = False
+    await act(world.coat, session)
+    assert await world.coat.sessions.list("ann") == []
+
+
 class Damaged(Store):
     """Holds a record that cannot be read."""
 

@@ -115,12 +115,10 @@ async def killed(site: Site, ledger: Ledger, rounds: int, *, more: int = 3) -> N
 
     The store is the same object all the time: it finds the servers again by itself.
     """
-    await asyncio.to_thread(site.sync)
     async with ledger:
         for _ in range(rounds):
             await ledger.more(more)
             await asyncio.to_thread(site.kill)
             await asyncio.to_thread(site.start)
-            await asyncio.to_thread(site.sync)
     await recovered(ledger.store, ledger.kept[-1:])
     assert await ledger.wrong(ledger.store) == NOTHING

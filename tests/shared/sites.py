@@ -45,12 +45,6 @@ class Site:
     proxies: Sequence[FaultProxy]
     store: Callable[..., Store]
     ready: Callable[[], None] = lambda: None
-    sync: Callable[[], None] = lambda: None
-    """Have what is acknowledged from now on lie on the disk, until the servers are started again.
-
-    With `appendfsync everysec` Redis and Valkey keep what they have acknowledged in their own memory while a sync of
-    what came before takes its time. A kill -9 at that moment loses it, and brings back what was ended.
-    """
 
     def spoil(self, verb: Spoil) -> None:
         """Have all proxies do something."""
@@ -120,11 +114,6 @@ def announce(servers: Sequence[Valkey], ports: Sequence[int]) -> None:
     wait_until(lambda: all(told_ports(server) == expected for server in servers))
 
 
-def sync(servers: Sequence[Valkey], when: str) -> None:
-    for server in servers:
-        server.ask("CONFIG", "SET", "appendfsync", when)
-
-
 def told_ports(server: Valkey) -> set[int]:
     return {node[1] for entry in server.ask("CLUSTER", "SLOTS") for node in entry[2:]}
 
@@ -149,8 +138,7 @@ def _redis(request: pytest.FixtureRequest, name: str) -> Iterator[Site]:
         def store(**options: Any) -> Store:
             return RedisStore.from_url(f"redis://{HOST}:{proxy.port}", prefix=name, **options)
 
-        yield Site("redis", [server], [proxy], store, sync=partial(sync, [server], "always"))
-        sync([server], "everysec")
+        yield Site("redis", [server], [proxy], store)
 
 
 @contextlib.contextmanager
@@ -163,8 +151,7 @@ def _cluster(request: pytest.FixtureRequest, name: str) -> Iterator[Site]:
         return RedisStore.from_url(f"redis+cluster://{hosts}", prefix=name, **options)
 
     ready = partial(announce, servers, [proxy.port for proxy in proxies])
-    yield Site("cluster", servers, proxies, store, ready, partial(sync, servers, "always"))
-    sync(servers, "everysec")
+    yield Site("cluster", servers, proxies, store, ready)
 
 
 @contextlib.contextmanager

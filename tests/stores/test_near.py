@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from counting_store import CountingStore
+from places import SHARED, Places, place
 
 from coatcheck import Coatcheck, Keyring, MemoryStore, Policy, SQLiteStore
 from coatcheck.clock import monotonic_clock
@@ -26,12 +27,15 @@ from coatcheck.feeds.local import LocalFeed
 from coatcheck.feeds.sqlite import SQLiteFeed
 from coatcheck.run import run
 from coatcheck.store import Durability, Store
+from coatcheck.stores import store_from_url
 from coatcheck.stores.near import NearStore
 from coatcheck.testing import SettableClock, StoreContract, make_record
 from coatcheck.testing.races import Outcome, Race, Stepping, explore, step
 from coatcheck.testing.records import following
 
 pytestmark = pytest.mark.anyio
+
+__all__ = ["place"]  # a fixture: pytest finds it by this name
 
 Racers = list[Coroutine[Any, Any, Any]]
 Check = Callable[[list[Outcome]], None]
@@ -294,7 +298,7 @@ async def test_a_session_that_was_just_loaded_costs_no_round_trip() -> None:
     plain, clock = CountingStore(), SettableClock()
     coat = Coatcheck(NearStore(plain, fresh_for=LONG), clock=clock, on_event=_ignore)
     cookie = (await coat.sessions.create("ann")).cookie
-    assert cookie is not None
+    assert isinstance(cookie, SessionCookie)
     for _ in range(100):
         assert (await coat.sessions.load(cookie)).subject == "ann"
     assert plain.calls["load"] == 1
@@ -311,7 +315,7 @@ async def test_p6_a_silent_feed_ends_the_use_of_the_memory() -> None:
     plain = CountingStore()
     coat = Coatcheck(NearStore(plain, fresh_for=LONG), policy=Policy(when_stale="accept"), on_event=_ignore)
     cookie = (await coat.sessions.create("ann")).cookie
-    assert cookie is not None
+    assert isinstance(cookie, SessionCookie)
     for heard_at, loads in ((NEVER, 3), (monotonic_clock() - 5_100, 3), (monotonic_clock() + 60_000, 0)):
         coat.revocations.heard_at = heard_at
         plain.calls.clear()
@@ -324,7 +328,7 @@ async def test_p6_a_store_that_is_down_is_noticed_when_the_memory_ends() -> None
     plain, monotonic = CountingStore(), SettableClock()
     coat = Coatcheck(NearStore(plain, fresh_for=timedelta(seconds=1), clock=monotonic), on_event=_ignore)
     cookie = (await coat.sessions.create("ann")).cookie
-    assert cookie is not None
+    assert isinstance(cookie, SessionCookie)
     await coat.sessions.load(cookie)
     plain.broken = True
     assert (await coat.sessions.load(cookie)).subject == "ann"
@@ -337,7 +341,7 @@ async def test_a_store_of_somebody_elses_without_a_feed_is_asked_each_time() -> 
     plain = CountingStore()
     coat = Coatcheck(NearStore(TakingTurns(plain)), on_event=_ignore)
     cookie = (await coat.sessions.create("ann")).cookie
-    assert cookie is not None
+    assert isinstance(cookie, SessionCookie)
     for _ in range(3):
         await coat.sessions.load(cookie)
     assert plain.calls["load"] == 3
@@ -352,7 +356,7 @@ async def test_every_no_is_the_stores() -> None:
         for _ in range(2)
     )
     cookie = (await here.sessions.create("ann")).cookie
-    assert cookie is not None
+    assert isinstance(cookie, SessionCookie)
     clock.advance(timedelta(minutes=9))
     await here.sessions.load(cookie)
     await there.sessions.touch(await there.sessions.load(cookie))
@@ -360,11 +364,11 @@ async def test_every_no_is_the_stores() -> None:
     assert (await here.sessions.load(cookie)).subject == "ann"
 
 
-@pytest.fixture
-async def two(tmp_path: Path) -> AsyncIterator[list[Coatcheck]]:
-    """Two processes on one SQLite file, with memories that only the feed can contradict in time."""
-    ring = Keyring.generate("HS256")
-    stores = [NearStore(SQLiteStore(tmp_path / "store.db"), fresh_for=LONG) for _ in range(2)]
+@pytest.fixture(params=["sqlite", *SHARED])
+async def two(request: pytest.FixtureRequest, place: Places) -> AsyncIterator[list[Coatcheck]]:
+    """Two processes on one real store, with memories that only the feed can contradict in time."""
+    ring, url = Keyring.generate("HS256"), place(request.param)
+    stores = [NearStore(store_from_url(url), fresh_for=LONG) for _ in range(2)]
     async with Coatcheck(stores[0], ring, on_event=_ignore) as one, Coatcheck(stores[1], ring, on_event=_ignore) as two:
         yield [one, two]
 
@@ -375,7 +379,7 @@ async def test_p1_what_ends_elsewhere_is_refused_when_the_feed_tells(two: list[C
     here, there = two
     session = await here.sessions.create("ann")
     cookie, token = session.cookie, (await here.sessions.issue(session)).access_token
-    assert cookie is not None
+    assert isinstance(cookie, SessionCookie)
     await there.sessions.load(cookie)
     if how == "rotate":
         await here.sessions.rotate(session)
@@ -395,6 +399,22 @@ async def test_p1_what_ends_elsewhere_is_refused_when_the_feed_tells(two: list[C
     if how == "rotate":
         assert session.cookie is not None
         assert (await there.sessions.load(session.cookie)).subject == "ann"
+
+
+async def test_p3_each_process_reads_its_own_writes_and_loses_none_of_the_others(two: list[Coatcheck]) -> None:
+    """What the other one wrote is seen late, and is there all the same when this one writes."""
+    here, there = two
+    cookie = (await here.sessions.create("ann")).cookie
+    assert isinstance(cookie, SessionCookie)
+    for process, key in ((here, "a"), (there, "b"), (here, "c"), (there, "d")):
+        for each in two:
+            await each.sessions.load(cookie)  # both remember it
+        session = await process.sessions.load(cookie)
+        session[key] = key
+        await process.sessions.save(session)
+        assert (await process.sessions.load(cookie))[key] == key
+    written = await there.sessions.load(cookie)
+    assert dict(written) == {key: key for key in "abcd"}
 
 
 # -- two processes, every interleaving -------------------------------------------------------------------------------

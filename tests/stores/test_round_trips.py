@@ -51,7 +51,7 @@ def postgres_statements(store: PostgresStore) -> Sent:
 STATEMENTS = {_LOAD: "load", _LOAD_MANY: "load", _REPLACE.all: "replace", _TOUCH.all: "touch"}
 # What the requests of one tick send: if they only read, if they change something, if it is time to note their use.
 EXPECTED = {
-    "redis": (["MGET"], ["MGET", "EVALSHA"], ["MGET", "EVALSHA"]),
+    "redis": (["MGET"], ["MGET", "EVAL EVALSHA"], ["MGET", "EVALSHA"]),  # EVAL asks about the log
     "postgres": (["load"], ["load", "replace"], ["load", "touch"]),
 }
 

@@ -30,8 +30,10 @@ if it comes after T, the old record was buried by then, `replace` fails, and the
 A sign-in that begins anew between two R is ended too, as if it had come a moment earlier. Steps that fail leave the
 cut-off standing and the answer is StoreUnavailable: pending, never done. A second call finishes it.
 
-The servers' clocks decide when a record expires, and nothing else. On a Cluster that loses a primary, E may be lost and
-C kept unless `wait_replicas` holds the answer to each of them back: only then is a write "failover-safe".
+The servers' clocks decide when a record expires, and nothing else. Each step is answered when its server's log has
+it, so whatever process dies, no later step is kept where an earlier one was lost. Where a primary is lost for good,
+E may be lost and C kept unless `wait_replicas` holds the answer to each of them back: only then is a write
+"failover-safe".
 """
 
 from __future__ import annotations
@@ -116,7 +118,7 @@ class RedisStore(RedisPlace):
 
         Raises:
             StoreUnavailable: what was removed was damaged, so it cannot be told where its session went; or it is
-                removed, but not yet on as many replicas as were asked for.
+                removed, but not yet in the server's log, or on as many replicas as were asked for.
         """
         octets = id_octets(id)
         if octets is None:

@@ -104,5 +104,4 @@ class Connections:
             await here.close()
 
     def _made(self, drive: Drive) -> Here:
-        patience = int(self._timeout * 333)  # ms; a call waits for replicas twice at most, and must answer in time
-        return Here(drive, RedisLink(self._target, self._arguments, drive, patience=patience))
+        return Here(drive, RedisLink(self._target, self._arguments, drive, timeout=self._timeout))

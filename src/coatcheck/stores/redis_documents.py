@@ -39,14 +39,15 @@ class RedisDocuments(RedisPlace):
         """Compare and swap, durably; see `Documents.commit`.
 
         Raises:
-            StoreUnavailable: it cannot be told whether it was done; or it was, but not yet on as many replicas as were
-                asked for.
+            StoreUnavailable: it cannot be told whether it was done; or it was, but is not in the server's log yet, or
+                not on as many replicas as were asked for.
         """
         check_writes(expected, writes, expires_at)
+        await self.open()
         return await self._do(self._commit(expected, writes, expires_at, self._wait))
 
     async def note(self, expected: Values, writes: Values, *, expires_at: int | None = None) -> bool:
-        """Compare and swap, without waiting for replicas; see `Documents.note`."""
+        """Compare and swap, without waiting for the log or replicas; see `Documents.note`."""
         check_writes(expected, writes, expires_at)
         return await self._do(self._commit(expected, writes, expires_at, None))
 

@@ -21,7 +21,7 @@ _LEVELS: Final[tuple[Durability, ...]] = ("volatile", "crash-safe", "power-safe"
 _REMEDY: Final = "turn on appendonly, or say allow_volatile=True if sessions may come back after they were ended"
 
 
-async def inspect(link: RedisLink, *, allow_volatile: bool, wait: Wait | None) -> Durability:
+async def inspect(link: RedisLink, *, allow_volatile: bool, wait: Wait) -> Durability:
     """Return what a write survives on the weakest of the servers.
 
     Raises:
@@ -30,17 +30,33 @@ async def inspect(link: RedisLink, *, allow_volatile: bool, wait: Wait | None) -
         StoreUnavailable: a server cannot be asked.
     """
     levels: list[Durability] = []
+    replicas = 0
     for address in await link.primaries():
-        levels.append(await _level(link, address, allow_volatile=allow_volatile))
-        if wait is not None and wait.until == "synced":
+        info = _pairs_of_info(await link.ask_server(address, ("INFO",)))
+        _require_version(info)
+        levels.append(await _level(link, address, info, allow_volatile=allow_volatile))
+        replicas = max(replicas, int(info.get("connected_slaves", "0")))
+        if wait.until == "synced":
             await _require_syncing(link, address, levels[-1])
     level = _LEVELS[min(_LEVELS.index(each) for each in levels)]
-    return "failover-safe" if wait is not None and level != "volatile" else level
+    return _over_failovers(level, replicas, wait.replicas)
 
 
-async def _level(link: RedisLink, address: Address, *, allow_volatile: bool) -> Durability:
-    info = _pairs_of_info(await link.ask_server(address, ("INFO",)))
-    _require_version(info)
+def _over_failovers(level: Durability, replicas: int, waited: int) -> Durability:
+    """Return the level that also counts what a failover loses: what the replica that is promoted did not have."""
+    if not waited or level == "volatile":
+        return level
+    if replicas <= waited:
+        return "failover-safe"
+    _log.warning(
+        "a Redis server has %d replicas, and %d are waited for: the one that is promoted may not have what was "
+        "acknowledged; wait_replicas=%d, or fewer replicas, would make this failover-safe",
+        *(replicas, waited, replicas),
+    )
+    return level
+
+
+async def _level(link: RedisLink, address: Address, info: dict[str, str], *, allow_volatile: bool) -> Durability:
     settings: dict[str, str] = {}
     for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
         settings |= _pairs(await link.ask_server(address, ("CONFIG", "GET", name)))
@@ -71,10 +87,12 @@ async def _require_syncing(link: RedisLink, address: Address, level: Durability)
 
 def _problem(info: dict[str, str], settings: dict[str, str]) -> str:
     """Say how the server loses what it has acknowledged, if it does."""
-    if "appendonly" not in settings and "aof_enabled" not in info:
-        return "tells neither by CONFIG nor by INFO whether it keeps a log"
-    if settings.get("appendonly", "no") != "yes" and info.get("aof_enabled") != "1":
+    if "aof_enabled" not in info:
+        return "does not tell by INFO whether it keeps a log"
+    if info["aof_enabled"] != "1":
         return "keeps no log: what it acknowledges is lost when it dies"
+    if "aof_pending_bio_fsync" not in info:
+        return "does not tell by INFO whether its log is behind"
     memory = settings.get("maxmemory", info.get("maxmemory", "0"))
     policy = settings.get("maxmemory-policy", info.get("maxmemory_policy", "noeviction"))
     if memory != "0" and policy != "noeviction":

@@ -18,9 +18,10 @@ from redis.exceptions import (
 )
 
 from coatcheck.errors import StoreUnavailable
-from coatcheck.stores.redis_scripts import MARK, SOURCES, Call, Command
+from coatcheck.stores.redis_log import Log
+from coatcheck.stores.redis_scripts import SOURCES, Call, Command
 from coatcheck.stores.redis_url import Address, Target
-from coatcheck.stores.redis_waiting import Wait
+from coatcheck.stores.redis_waiting import Said, Wait
 from coatcheck.stores.redis_wire import FAILURES, Drive, Pool, Reply, Wire
 
 _MOST_ROUNDS = 6
@@ -149,11 +150,13 @@ class RedisLink:
         target: where the servers are.
         arguments: more of redis-py's arguments of a connection.
         drive: how coroutines are driven here.
-        patience: how long replicas are waited for, in milliseconds.
+        timeout: how long a call may take, in seconds; replicas, and a server's log, are waited for a part of it.
     """
 
-    def __init__(self, target: Target, arguments: dict[str, Any], drive: Drive, *, patience: int) -> None:
-        self._target, self._drive, self._patience = target, drive, patience
+    def __init__(self, target: Target, arguments: dict[str, Any], drive: Drive, *, timeout: float) -> None:
+        self._target, self._drive = target, drive
+        self._patience = int(timeout * 333)  # ms; a call waits for replicas twice at most, and must answer in time
+        self._log = Log(self._exchange, drive, timeout)
         user = {"username": target.username, "password": target.password, "db": target.database}
         self._arguments = {**user, **arguments}
         self._pools: dict[Address, Pool] = {}
@@ -300,23 +303,23 @@ class RedisLink:
         if wait is None:
             answers = await self._exchange(address, batch)
             return [answers[place] for place in places]
-        answers = await self._exchange(address, *self._waiting(batch, keys[0], wait))
-        marked, waited = answers[len(batch)], answers[-1]
+        answers = await self._exchange(address, *wait.round_trips(batch, keys[0], self._patience))
+        said = wait.said(answers[len(batch) :])
         done = [n for n, place in enumerate(places) if not isinstance(answers[place], ResponseError)]
-        if isinstance(marked, ResponseError) and done:  # the first one's slot is elsewhere: no matter of the others'
-            marked, *_, waited = await self._exchange(address, *self._waiting([], keys[done[0]], wait))
-        if isinstance(marked, ResponseError) or not wait.reached(waited):
-            for n in done:
-                answers[places[n]] = StoreUnavailable(wait.pending)
+        if (
+            isinstance(said.marked, ResponseError) and done
+        ):  # the first one's slot is elsewhere: no matter of the others'
+            said = wait.said(await self._exchange(address, *wait.round_trips([], keys[done[0]], self._patience)))
+        pending = await self._pending(address, wait, said) if done else ""
+        for n in done if pending else ():
+            answers[places[n]] = StoreUnavailable(pending)
         return [answers[place] for place in places]
 
-    def _waiting(self, batch: Sequence[Command], key: bytes, wait: Wait) -> Sequence[Sequence[Command]]:
-        """Return commands, and what waits for the replicas to have whatever was written by then.
-
-        A server waits for what the same connection wrote last, and a call that found nothing to do wrote nothing,
-        though an earlier one may have, over another connection: the mark lies behind all of it.
-        """
-        return wait.round_trips([*batch, ("EVAL", MARK, 1, _mark(key))], self._patience)
+    async def _pending(self, address: Address, wait: Wait, said: Said) -> str:
+        """Wait for the server's log, and return what is missing, if anything is."""
+        if wait.replicas and (isinstance(said.marked, ResponseError) or wait.pending(said.waited)):
+            return wait.pending(None)
+        return "" if said.behind == b"" else await self._log.pending(address, said.behind)
 
     async def _exchange(self, address: Address, *round_trips: Sequence[Command]) -> list[Reply]:
         pool = self._pools.get(address)
@@ -337,7 +340,9 @@ class RedisLink:
     def _wire(self, address: Address) -> Wire:
         arguments, tls = self._arguments, self._target.tls
         if self._target.kind == "sentinel" and address in self._target.addresses:
-            arguments = {name: value for name, value in arguments.items() if name not in {"username", "password", "db"}}
+            target = self._target
+            user = {"username": target.sentinel_username, "password": target.sentinel_password, "db": 0}
+            arguments = {**arguments, **user}
         return self._drive.wire(address, arguments, tls=tls)
 
 
@@ -378,11 +383,6 @@ def _redirected(reply: Any) -> Address | None:
         return None
     host, _, port = str(reply).rpartition(" ")[2].rpartition(":")
     return host, int(port)
-
-
-def _mark(key: bytes) -> bytes:
-    """Return a key of our own in the same slot."""
-    return key + b"w" if b"{" in key else b"%b:w{%b}" % (key.partition(b":")[0], key)
 
 
 def _no_error(reply: Reply) -> Reply | StoreUnavailable:

@@ -11,7 +11,7 @@ from coatcheck.errors import ConfigurationError
 from coatcheck.store import Durability
 from coatcheck.stores.redis_scripts import Call, Command
 from coatcheck.stores.redis_url import Target, parse, read_options
-from coatcheck.stores.redis_waiting import UNTIL, Until, Wait
+from coatcheck.stores.redis_waiting import UNTIL, Until, Wait, wait_at
 
 if TYPE_CHECKING:
     from coatcheck.stores.redis_connections import Here
@@ -28,7 +28,8 @@ class RedisPlace:
     Args:
         target: where the servers are; `from_url` reads it from a URL.
         allow_volatile: put up with servers that lose what they have acknowledged, so that ended sessions come back.
-        wait_replicas: how many replicas must have a write before it is acknowledged; but not what may be lost.
+        wait_replicas: how many replicas must have a write before it is acknowledged; but not what may be lost. A
+            failover is survived if there are no more replicas than that.
         wait_until: when a replica has it: "received", in memory (WAIT); or "synced", on disk, and the primary too
             (WAITAOF; Redis 7.2 or later). For the latter let `appendfsync` be `always` on every server, which is
             checked on the primary: one that syncs once a second can say that it has before it has.
@@ -68,7 +69,8 @@ class RedisPlace:
         self._connections = redis_connections.Connections(target, arguments, pool_size, timeout.total_seconds())
         self._inspect = redis_durability.inspect
         self._allow_volatile, self._prefix = allow_volatile, prefix.encode()
-        self._wait = Wait(wait_replicas, wait_until) if wait_replicas else None
+        self._asked = Wait(wait_replicas, wait_until)
+        self._wait: Wait | None = self._asked  # what a durable write waits for: `open` knows
         self._durability: Durability | None = None
         self.made_with: dict[str, Any] = {  # for another place beside this one
             "target": target, "allow_volatile": allow_volatile, "wait_replicas": wait_replicas,
@@ -112,8 +114,10 @@ class RedisPlace:
         async with here.opening:
             if self._durability is None:
                 await here.link.teach()
-                allowed, wait = self._allow_volatile, self._wait
-                self._durability = await self._inspect(here.link, allow_volatile=allowed, wait=wait)
+                allowed, wait = self._allow_volatile, self._asked
+                level = await self._inspect(here.link, allow_volatile=allowed, wait=wait)
+                self._wait = wait_at(level, wait)
+                self._durability = level
 
     async def _do(self, steps: Coroutine[Any, Any, T], *, limited: bool = True) -> T:
         """Finish the steps of one call, whoever stops waiting for them."""

@@ -200,6 +200,15 @@ return redis.call('SET', KEYS[1], '', 'PX', 1000)
 """
 """key: writes something, so that replicas can be waited for. It is sent by its text: nobody would tell it again."""
 
+# What is written is in the log before anybody hears the answer, unless a sync is under way. The last write could fail.
+BEHIND: Final = """
+local log = redis.call('INFO', 'persistence')
+local function says(word) return string.find(log, word, 1, true) end
+if says('aof_pending_bio_fsync:0') and says('aof_last_write_status:ok') then return '' end
+return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+"""
+"""-> '' if the server's log has all that was written, else which process it is. It is sent by its text, too."""
+
 
 def _sha(source: str) -> bytes:
     return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest().encode()  # the name that servers give it

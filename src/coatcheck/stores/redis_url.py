@@ -5,7 +5,8 @@
     redis+sentinel://[user:password@]sentinel[:port][,sentinel[:port]...]/service[/database]
 
 `rediss` in place of `redis` is the same over TLS. What follows a question mark are arguments of
-`RedisStore.from_url`.
+`RedisStore.from_url`, and `sentinel_username` and `sentinel_password`: the name and the password in front are those of
+the server that the Sentinels name.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ SCHEMES: Final[dict[str, tuple[Kind, bool]]] = {
     "redis+sentinel": ("sentinel", False),
     "rediss+sentinel": ("sentinel", True),
 }
+_SENTINEL: Final = ("sentinel_username", "sentinel_password")
 _DEFAULT_PORTS: Final[dict[Kind, int]] = {"single": 6379, "cluster": 6379, "sentinel": 26379}
 
 
@@ -43,6 +45,8 @@ class Target:
     password: str | None = field(default=None, repr=False)
     database: int = 0
     service: str = ""
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
 
 
 def parse(url: str) -> tuple[Target, dict[str, str]]:
@@ -63,8 +67,12 @@ def parse(url: str) -> tuple[Target, dict[str, str]]:
     if kind == "single" and len(addresses) > 1:
         raise ConfigurationError("redis: names one server; several are redis+cluster: or redis+sentinel:")
     service, database = _place(kind, path)
-    target = Target(kind, addresses, tls, unquote(username) or None, unquote(password) or None, database, service)
-    return target, _options(query)
+    options = _options(query)
+    sentinel = [options.pop(name, None) for name in _SENTINEL]
+    if kind != "sentinel" and any(sentinel):
+        raise ConfigurationError(f"{' and '.join(_SENTINEL)} are for redis+sentinel:")
+    user = (unquote(username) or None, unquote(password) or None)
+    return Target(kind, addresses, tls, *user, database, service, *sentinel), options
 
 
 def _options(query: str) -> dict[str, str]:
@@ -120,4 +128,5 @@ def read_options(written: dict[str, str]) -> dict[str, Any]:
     try:
         return {name: _READERS[name](text) for name, text in written.items()}
     except (KeyError, ValueError, OverflowError):
-        raise ConfigurationError(f"options of a Redis URL are {', '.join(_READERS)}; one is unknown or wrong") from None
+        names = ", ".join((*_READERS, *_SENTINEL))
+        raise ConfigurationError(f"options of a Redis URL are {names}; one is unknown or wrong") from None

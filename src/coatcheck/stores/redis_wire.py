@@ -12,7 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from math import inf
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, cast
 
@@ -38,6 +38,7 @@ AnswerAll = Callable[[Sequence[Q]], Coroutine[Any, Any, Sequence[A | Exception]]
 Ask = Callable[[Q], Awaitable[A]]
 
 FAILURES = (RedisError, OSError, EOFError)
+_PAUSE = 0.01  # seconds
 Reply = Any
 """What the server said, or the ResponseError that it is."""
 
@@ -181,6 +182,10 @@ class Drive(Protocol):
         """
         ...
 
+    async def pause(self) -> None:
+        """Wait for some milliseconds, to ask again."""
+        ...
+
     async def settled(self) -> None:
         """Wait until nothing is under way."""
         ...
@@ -233,6 +238,10 @@ class LoopDrive:
             return await self._limit.keep(step)
         except TimeoutError:
             raise StoreUnavailable(f"the Redis server did not answer within {self._timeout:g} s") from None
+
+    async def pause(self) -> None:
+        """See `Drive`. All pauses end at the same moments: who asks again then asks together with the others."""
+        await asyncio.sleep(_PAUSE - asyncio.get_running_loop().time() % _PAUSE)
 
     async def settled(self) -> None:
         """See `Drive`."""
@@ -289,6 +298,10 @@ class ThreadDrive:
             return await step
         finally:
             self._deadline.until = before
+
+    async def pause(self) -> None:
+        """See `Drive`."""
+        sleep(_PAUSE)  # noqa: ASYNC251 (here everything blocks the thread that drives it)
 
     async def settled(self) -> None:
         """See `Drive`: callers block, so nothing is."""

@@ -26,8 +26,9 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def feed(single_url: str, prefix: str) -> AsyncIterator[RedisFeed]:
-    feed = RedisFeed.from_url(single_url, prefix=prefix, allow_volatile=True)
+async def feed(valkey: Any, prefix: str) -> AsyncIterator[RedisFeed]:
+    """On a server of our own: these tests look into it, and change what they find."""
+    feed = RedisFeed.from_url(valkey.url, prefix=prefix)
     await feed.open()
     yield feed
     await feed.close()

@@ -22,6 +22,7 @@ from postgres_server import OwnServer
 from coatcheck.core import base64url
 from coatcheck.core.record import Record
 from coatcheck.errors import StoreUnavailable
+from coatcheck.run import run
 from coatcheck.stores.postgres import PostgresStore, _values
 from coatcheck.stores.postgres_pool import LoopPool, Options, read_url
 from coatcheck.stores.postgres_wire import AsyncConnection, Connection
@@ -297,3 +298,31 @@ async def test_p1_without_its_standby_nothing_is_acknowledged_but_a_touch(make: 
         await settled(lambda: own_server.ask("SHOW synchronous_standby_names") == [("",)])
     await recovered(store)
     await store.close()
+
+
+# -- connections after an error
+
+
+_WHO: Any = "SELECT pg_backend_pid()"
+_FAILS: Any = "SELECT 1 / $1::int"
+
+
+async def test_p4_a_connection_is_not_used_again_after_an_error(make: Make) -> None:
+    """Nobody can be sure what is left in it; the one connection of this pool is another one afterwards."""
+    store = make(connections=1)
+    await store.open()
+    before = (await store._ask(_WHO, ())).rows
+    with pytest.raises(StoreUnavailable, match="DivisionByZero"):
+        await store._ask(_FAILS, (0,))
+    assert (await store._ask(_WHO, ())).rows != before
+    await store.close()
+
+
+def test_p4_nor_where_no_event_loop_runs(make: Make) -> None:
+    store = make(connections=1)
+    run(store.open())
+    before = run(store._ask(_WHO, ())).rows
+    with pytest.raises(StoreUnavailable, match="DivisionByZero"):
+        run(store._ask(_FAILS, (0,)))
+    assert run(store._ask(_WHO, ())).rows != before
+    run(store.close())

