@@ -22,8 +22,9 @@ class BrowserSide(ABC):
         self.head = head
         self.cookies = CookieJar(head, clock, keyring, policy)
         self._policy = policy
-        self._flashes = Flashes(self.cookies, policy.flash_cookie, clock)
+        self._flashes: Flashes | None = None  # most requests have none
         self._keyring = keyring
+        self._clock = clock
         self._ambient = True  # the credential came by itself: browsers add cookies, whoever had them send the request
         self._no_store = False
 
@@ -94,18 +95,23 @@ class BrowserSide(ABC):
         Raises:
             InvalidValue: it is too long: `coatcheck.flash.MAX_MESSAGE`.
         """
-        self._flashes.add(message, category)
+        self._all_flashes().add(message, category)
 
     def take_flashes(self) -> list[Flash]:
         """Return the messages that wait for whoever sees this page, the oldest first; they are not shown again.
 
         Not checked: that the page arrives. Two pages that load at the same moment may both show a message.
         """
-        taken = self._flashes.take(self._subject())
+        taken = self._all_flashes().take(self._subject())
         self._no_store |= bool(taken)
         return taken
 
     # -- inside ------------------------------------------------------------------------------------------------
+
+    def _all_flashes(self) -> Flashes:
+        if self._flashes is None:
+            self._flashes = Flashes(self.cookies, self._policy.flash_cookie, self._clock)
+        return self._flashes
 
     def _csrf_tokens(self) -> CsrfTokens:
         return CsrfTokens(self.cookies, self._policy.csrf_cookie, self._keyring)
