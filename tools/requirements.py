@@ -34,12 +34,12 @@ ROWS = {
     "C12": "several Cookie headers, any order, nameless cookies, quotes that stay",
     "C13": "a duplicate of our cookie's name is refused, never first-wins",
     "C14": "any one cookie may vanish",
-    "C15": "the size of the Cookie header is bounded",
+    "C15": "the size of the Cookie header is bounded, and `audit` reports the sum",
     "C16": "no cookie says who somebody is",
     "C17": "sealed values: AEAD, key id, purpose and name bound, rotation",
     "C18": "no-store where a session id is set, Vary where the session was read",
     "C19": "sign-out takes the cookie back and clears what the site stored",
-    "C20": "cookies do not isolate by port or path: said in the documentation",
+    "C20": "cookies do not isolate by port or path: the documentation says it, and `audit` warns",
     "C21": "the production names work on http://localhost",
     "C22": "the Set-Cookie parser follows the user agent's algorithm",
     "S1": "ids and secrets from the system's generator, 128 bits and more",
@@ -114,8 +114,6 @@ ROWS = {
 
 # Rows of which a part waits for something that is not there yet.
 NOTES = {
-    "C15": "ours are bounded, and the log warns of a sum over 8192; a command that reports it comes with `audit`",
-    "C20": "docs/threats.md says it; a command that warns comes with `audit`",
     "S9": "the limit of sessions a subject may have is not there yet",
     "S23": "the alarm is there; hooks that force a step-up are not",
     "J11": "there is no JWKS download yet, so an unknown kid never causes one",

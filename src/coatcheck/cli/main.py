@@ -2,9 +2,9 @@
 
     exit code   meaning
     0           done
-    1           not done: no such account, the name is taken, it is too early
+    1           not done: no such account, the name is taken, it is too early; or something was found
     2           the command line or a setting is wrong
-    3           the store does not answer; try again
+    3           the store does not answer, try again; or there was nothing to look at
 
 A command's module is loaded when it is called: `coatcheck --help` loads none of them.
 """
@@ -22,7 +22,10 @@ from typing import Any, Final
 
 DONE, NOT_DONE, WRONG, UNAVAILABLE = 0, 1, 2, 3
 
-_EPILOG: Final = "exit codes: 0 done; 1 not done; 2 wrong command line or setting; 3 the store does not answer"
+_EPILOG: Final = (
+    "exit codes: 0 done; 1 not done, or something was found; 2 wrong command line or setting; 3 the store does not "
+    "answer, or there was nothing to look at"
+)
 _HYPHENATED_ID: Final = re.compile(r"-[0-9A-Za-z_-]{20}[AQgw]")
 _DATA: Final = ("--data-dir", {"metavar": "DIR", "help": "database and keys (COATCHECK_DATA_DIR; ./coatcheck-data)"})
 _STORE: Final = (
@@ -34,6 +37,15 @@ _STORE: Final = (
     },
 )
 _JSON: Final = ("--json", {"action": "store_true", "help": "print JSON"})
+_FAIL_ON: Final = (
+    "--fail-on",
+    {
+        "dest": "severity",
+        "choices": ("note", "low", "medium", "high"),
+        "default": "medium",
+        "help": "the exit code is 1 if something this bad, or worse, was found (medium)",
+    },
+)
 _NAME: Final = ("name", {"metavar": "NAME", "help": "the account's name"})
 
 Argument = tuple[str, Mapping[str, Any]]
@@ -41,6 +53,10 @@ Argument = tuple[str, Mapping[str, Any]]
 
 class NotDone(Exception):
     """The command was understood and not carried out; the message says why, in words."""
+
+
+class CannotLook(Exception):
+    """What a command was to look at cannot be reached; the message says why, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +101,13 @@ _COMMANDS: Final = (
             _STORE,
             _JSON,
         ),
+    ),
+    _Command(
+        words=("compare",),
+        help="measure sessions, cookies and tokens on this machine, side by side",
+        module="compare",
+        function="show",
+        arguments=(_JSON,),
     ),
     _Command(
         words=("accounts", "add"),
@@ -173,6 +196,60 @@ _COMMANDS: Final = (
             ),
         ),
     ),
+    _Command(
+        words=("inspect",),
+        help="explain a cookie, a token, a key, a header or a URL; it is read from standard input and sent nowhere",
+        module="inspect",
+        function="inspect",
+        arguments=(
+            ("--file", {"metavar": "FILE", "help": "read it from a file instead"}),
+            ("--text", {"metavar": "TEXT", "help": "take it from the command line: others can see it there"}),
+            ("--jwks", {"metavar": "FILE", "help": "check a token's signature with the keys in this file"}),
+            _FAIL_ON,
+            _JSON,
+        ),
+    ),
+    _Command(
+        words=("doctor",),
+        help="find out why sessions do not work: clocks, settings, store, keys, and a running app",
+        module="doctor",
+        function="doctor",
+        arguments=(
+            ("--url", {"metavar": "URL", "help": "of a running app; it is asked twice, with GET"}),
+            ("--write", {"action": "store_true", "help": "also measure what takes a write to the store"}),
+            _DATA,
+            _STORE,
+            _FAIL_ON,
+            _JSON,
+        ),
+    ),
+    _Command(
+        words=("audit",),
+        help="check a running app's cookies, headers and sign-in; it asks only that host, 120 times at most, and "
+        "changes nothing but by signing in and out",
+        module="audit",
+        function="audit",
+        arguments=(
+            ("url", {"metavar": "URL", "help": "of a page that anybody may see"}),
+            ("--sign-in-path", {"metavar": "PATH", "help": "where name and password are posted to"}),
+            ("--name", {"help": "of an account, for tests best"}),
+            ("--password-stdin", {"action": "store_true", "help": "read its password from standard input"}),
+            (
+                "--body",
+                {"choices": ("form", "json"), "help": "how they are posted (form); other fields of the form go along"},
+            ),
+            ("--name-field", {"metavar": "FIELD", "help": "what the name is called there (name)"}),
+            ("--password-field", {"metavar": "FIELD", "help": "what the password is called there (password)"}),
+            (
+                "--protected-path",
+                {"metavar": "PATH", "help": "answers 200 to who is signed in, and 401, 403 or a redirect to others"},
+            ),
+            ("--sign-out-path", {"metavar": "PATH", "help": "a POST to it signs out"}),
+            _FAIL_ON,
+            ("--verbose", {"action": "store_true", "help": "also say what was found good"}),
+            _JSON,
+        ),
+    ),
 )
 
 
@@ -211,15 +288,17 @@ def _carry_out(function: Any, parsed: argparse.Namespace) -> int:
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
     try:
-        function(parsed)
+        code = function(parsed)
         sys.stdout.flush()
     except NotDone as error:
         return _fail(str(error), NOT_DONE)
+    except CannotLook as error:
+        return _fail(str(error), UNAVAILABLE)
     except ConfigurationError as error:
         return _fail(str(error), WRONG)
     except CoatcheckError as error:
         return _fail(str(error), UNAVAILABLE if error.status == 503 else NOT_DONE)
-    return DONE
+    return DONE if code is None else int(code)
 
 
 def _fail(words: str, code: int) -> int:
