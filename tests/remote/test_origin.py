@@ -84,6 +84,28 @@ async def test_a_body_is_read_however_it_is_framed(answer: bytes, body: bytes) -
     ]
 
 
+async def test_r8_what_is_posted_has_its_length_and_its_type() -> None:
+    """And whoever takes longer to answer than they may is not waited for."""
+    headers = [("Content-Type", "application/secevent+jwt")]
+    async with server(b"HTTP/1.1 202 Accepted\r\n\r\n") as port:
+        where = Origin(f"http://127.0.0.1:{port}")
+        async with where.post("/e?v=1", b"a.b.c", accept="application/json", headers=headers, seconds=10) as answer:
+            assert answer.status == 202
+    assert heard == [
+        f"POST /e?v=1 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: coatcheck\r\nAccept: application/json\r\n"
+        "Accept-Encoding: identity\r\nConnection: close\r\nContent-Length: 5\r\n"
+        "Content-Type: application/secevent+jwt\r\n\r\n".encode()
+    ]
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    async with server(silent) as port:
+        with pytest.raises(StoreUnavailable, match="in time"):
+            async with Origin(f"http://127.0.0.1:{port}").post("/", b"", accept="*/*", headers=headers, seconds=0.05):
+                pass
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

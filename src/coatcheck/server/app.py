@@ -1,6 +1,8 @@
 """The application: guard, then sessions, then pages and API.
 
-    Guard( by path:   /livez, /readyz, /openapi.json, /.well-known/jwks.json, /static/   -> Starlette
+    Guard( by path:   /livez, /readyz, /openapi.json, /.well-known/jwks.json, /static/,
+                      /compare/check                                                     -> Starlette
+                      /ssf/..., if there are receivers; /status-lists/, if there are any -> Starlette
                       /feed, /feed/snapshot, if there is a feed token                    -> FeedEndpoint
                       everything else -> errors as pages( sessions and CSRF( alarm( Starlette ) ) ) )
 
@@ -26,16 +28,21 @@ from coatcheck.core import challenge
 from coatcheck.errors import CoatcheckError, CredentialError
 from coatcheck.server import api, feed_endpoint, pages
 from coatcheck.server.attempts import Alarm
+from coatcheck.server.compare_page import CHECK, ComparePage
 from coatcheck.server.feed_endpoint import FeedEndpoint
 from coatcheck.server.guard import Guard
 from coatcheck.server.messages import Problem
 from coatcheck.server.server import Server
+from coatcheck.server.ssf_endpoint import CONFIGURATION, SsfEndpoint
+from coatcheck.server.status_endpoint import StatusEndpoint
+from coatcheck.server.status_lists import PATH as STATUS_LISTS
 from coatcheck.web.asgi import App, CoatcheckMiddleware, Message, Receive, Scope, Send
 
 _log = logging.getLogger("coatcheck.server")
 
-_OPEN: Final = frozenset(route.path for route in api.open_routes if isinstance(route, Route))
-_OPEN_FOLDER: Final = "/static/"
+_OPEN: Final = frozenset({CHECK, CONFIGURATION, *(route.path for route in api.open_routes if isinstance(route, Route))})
+_OPEN_FOLDERS: Final = ("/static/", "/ssf/", STATUS_LISTS)
+_FOR_PROGRAMS: Final = ("/api/", "/ssf/", STATUS_LISTS)
 _CODES: Final[Mapping[int, str]] = {404: "not_found", 405: "method_not_allowed"}
 # What an error's answer keeps when it becomes a page.
 _KEPT: Final = frozenset({b"vary", b"cache-control", b"retry-after", b"www-authenticate"})
@@ -43,7 +50,12 @@ _KEPT: Final = frozenset({b"vary", b"cache-control", b"retry-after", b"www-authe
 
 def create_app(server: Server) -> App:
     """Return the ASGI application of a server, which its caller opens and closes."""
-    starlette = Starlette(routes=[*api.routes, *api.open_routes, *pages.routes], exception_handlers=_HANDLERS)
+    routes = [*api.routes, *api.open_routes, *pages.routes, *ComparePage(server).routes]
+    if server.settings.receivers:
+        routes += SsfEndpoint(server).routes
+    if server.status_lists is not None:
+        routes += StatusEndpoint(server.status_lists).routes
+    starlette = Starlette(routes=routes, exception_handlers=_HANDLERS)
     # "/account/" is nothing here. Starlette's redirect would name the Host header's origin, under the scheme that the
     # proxy speaks (F12, S18), and have a password sent there once more.
     starlette.router.redirect_slashes = False
@@ -58,7 +70,7 @@ def create_app(server: Server) -> App:
         if server.settings.secure:
             # Whatever the proxy speaks to us: a page of http://our-host is another site's (F2).
             scope = {**scope, "scheme": "https"}
-        needs_none = path in _OPEN or path.startswith(_OPEN_FOLDER)
+        needs_none = path in _OPEN or path.startswith(_OPEN_FOLDERS)
         await raw.get(path, starlette if needs_none else with_sessions)(scope, receive, send)
 
     def page(scope: Scope, status: int) -> App | None:
@@ -108,7 +120,7 @@ class _ErrorPages:
 
 
 def _is_api(path: str) -> bool:
-    return path.startswith("/api/") or path in _OPEN or path in feed_endpoint.PATHS
+    return path.startswith(_FOR_PROGRAMS) or path in _OPEN or path in feed_endpoint.PATHS
 
 
 def _is_json_error(message: Message) -> bool:

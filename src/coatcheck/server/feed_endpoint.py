@@ -11,8 +11,6 @@ away counts no longer than that, and the clocks that measure how old the news ar
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import random
 import re
 from collections.abc import Iterable
@@ -23,11 +21,12 @@ from urllib.parse import parse_qs
 import msgspec
 
 from coatcheck.clock import monotonic_clock
-from coatcheck.errors import BadSignature, CoatcheckError, Malformed, Missing, StoreUnavailable
+from coatcheck.errors import CoatcheckError, StoreUnavailable
 from coatcheck.feed import Batch
 from coatcheck.feeds.http import Said
 from coatcheck.server.api import BadRequest, refusal
 from coatcheck.server.feed_hub import FeedHub, Snapshot
+from coatcheck.server.service_tokens import ServiceTokens
 from coatcheck.web.asgi import Receive, Scope, Send
 
 FEED: Final = "/feed"
@@ -65,7 +64,7 @@ class FeedEndpoint:
 
     def __init__(self, hub: FeedHub, tokens: Iterable[str]) -> None:
         self._hub = hub
-        self._digests = [hashlib.sha256(token.encode("utf-8")).digest() for token in tokens]
+        self._tokens = ServiceTokens(((token, "") for token in tokens), "feed")
         self._listeners = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +72,7 @@ class FeedEndpoint:
         try:
             if scope["method"] != "GET":
                 raise _WrongMethod("only GET is answered here")
-            self._authenticate(scope["headers"])
+            self._tokens.owner(scope["headers"])
             if self._listeners >= MOST_LISTENERS:
                 raise StoreUnavailable(f"{MOST_LISTENERS} are listening already")
             self._listeners += 1
@@ -86,23 +85,6 @@ class FeedEndpoint:
             if isinstance(error, _WrongMethod):
                 answer.headers["allow"] = "GET"
             await answer(scope, receive, send)
-
-    def _authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Return if the request has one of the tokens; they are compared in constant time.
-
-        Raises:
-            Missing, Malformed, BadSignature
-        """
-        found = [value for name, value in headers if name == b"authorization"]
-        if not found:
-            raise Missing("this needs a feed token")
-        scheme, _, token = found[0].partition(b" ")
-        if len(found) > 1 or scheme.lower() != b"bearer":
-            raise Malformed("this needs a feed token, as a bearer token")
-        presented = hashlib.sha256(token.strip(b" ")).digest()
-        matches = [hmac.compare_digest(presented, digest) for digest in self._digests]
-        if not any(matches):
-            raise BadSignature("this is no feed token of this server")
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events, until that has lasted long enough, or the client has gone away."""

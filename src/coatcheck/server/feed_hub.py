@@ -32,7 +32,7 @@ _ALIVE: Final = 2_000  # milliseconds: a feed speaks at least once a second
 _PATIENCE_SECONDS: Final = 1.0
 _MOST_ASKING: Final = 4  # of the feed at once
 _MOST_CATCHING_UP: Final = 5  # times that the feed is asked, until both have come equally far
-_NOWHERE: Final = -1  # no position is
+NOWHERE: Final = -1  # no position is
 
 
 class Snapshot(NamedTuple):
@@ -41,6 +41,11 @@ class Snapshot(NamedTuple):
     position: int
     heard_at: int
     revoked: bytes
+
+    def batch(self) -> Batch:
+        """Return it as what continues no position."""
+        members = (NOWHERE, self.position, self.heard_at, self.revoked)
+        return msgspec.json.decode(b'{"after":%d,"position":%d,"heard_at":%d,"revoked":%b}' % members, type=Batch)
 
 
 class FeedHub:
@@ -69,6 +74,11 @@ class FeedHub:
         self._following: asyncio.Task[None] | None = None
         self._snapshot: asyncio.Task[Snapshot] | None = None
         self._ended = False
+
+    @property
+    def position(self) -> int:
+        """Up to where the feed was heard."""
+        return self._position
 
     async def open(self) -> None:
         """Begin to follow, if that has not been done, and make sure that the feed is heard.
@@ -138,6 +148,30 @@ class FeedHub:
                 position = batch.position
             await beat.wait()
 
+    async def hear(self, position: int) -> AsyncGenerator[Batch, None]:
+        """Yield what comes after `position`, and heartbeats: for whoever lives in this process.
+
+        Where the feed does not say what came after it, everything that is still of use comes first. It ends where the
+        feed is not heard, and with the server.
+
+        Raises:
+            StoreUnavailable
+        """
+        await self.open()
+        while not self._ended:
+            if position != NOWHERE:
+                async with aclosing(self.listen(position)) as batches:
+                    async for batch in batches:
+                        if batch.after != position:
+                            break
+                        yield batch
+                        position = batch.position
+                    else:
+                        return
+            whole = (await self.snapshot()).batch()
+            yield whole
+            position = whole.position
+
     def _is_alive(self) -> bool:
         return self._heard_at is not None and monotonic_clock() - self._heard_at <= _ALIVE
 
@@ -185,7 +219,7 @@ class FeedHub:
         return _parts(Batch(after=position, position=self._position, revoked=revoked, heard_at=self._heard_at))
 
     def _gap(self) -> Batch:
-        return Batch(after=_NOWHERE, position=self._position, heard_at=self._heard_at)
+        return Batch(after=NOWHERE, position=self._position, heard_at=self._heard_at)
 
     async def _follow(self) -> None:
         follower = Follower(self._feed, self._take, self._clock)

@@ -16,11 +16,11 @@ from coatcheck.web.asgi import App, Message, Receive, Scope, Send
 MAX_BODY: Final = 64 * 1024  # octets
 BODY_SECONDS: Final = 10.0
 
-_POLICY: Final = (
+POLICY: Final = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 _HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = (
-    (b"content-security-policy", _POLICY.encode("ascii")),
+    (b"content-security-policy", POLICY.encode("ascii")),
     (b"x-content-type-options", b"nosniff"),
     # Not no-referrer: with it browsers send "Origin: null" with our own forms, and older ones have nothing else.
     (b"referrer-policy", b"same-origin"),

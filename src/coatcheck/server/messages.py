@@ -1,4 +1,4 @@
-"""Messages: the bodies that the JSON API takes and gives; `openapi.py` describes them, `api.py` sends them.
+"""Messages: the bodies that the JSON API takes and gives, and those of /ssf/; `openapi.py` describes them.
 
 Times are seconds since the epoch.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from coatcheck import Grant
 
@@ -109,3 +110,33 @@ class Refreshed(msgspec.Struct, frozen=True):
     """What /api/refresh gives when the tokens are in cookies."""
 
     expires_in: int
+
+
+class SetError(msgspec.Struct, frozen=True):
+    """Why a receiver will not have a token (RFC 8936, section 2.6)."""
+
+    err: str
+    description: str = ""
+
+
+class Poll(msgspec.Struct, frozen=True):
+    """What /ssf/poll takes (RFC 8936, section 2.2); members that are not known are ignored."""
+
+    maxEvents: Annotated[int, Meta(ge=0)] | UnsetType = UNSET  # noqa: N815 - the name in the RFC
+    returnImmediately: bool = False  # noqa: N815 - the name in the RFC
+    ack: list[str] = []
+    setErrs: dict[str, SetError] = {}  # noqa: N815 - the name in the RFC
+
+
+class Polled(msgspec.Struct, frozen=True):
+    """What it gives: tokens by `jti`, and whether there are more of them (RFC 8936, section 2.3)."""
+
+    sets: dict[str, str]
+    moreAvailable: bool  # noqa: N815 - the name in the RFC
+
+
+class Verify(msgspec.Struct, frozen=True):
+    """What /ssf/verify takes (Shared Signals Framework 1.0, section 8.1.4.2)."""
+
+    stream_id: str
+    state: Annotated[str, Meta(min_length=1, max_length=2_048)] | UnsetType = UNSET

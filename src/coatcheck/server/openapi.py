@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -15,6 +16,8 @@ from coatcheck.server.messages import (
     Devices,
     Ended,
     Health,
+    Poll,
+    Polled,
     Problem,
     Refresh,
     Refreshed,
@@ -22,11 +25,15 @@ from coatcheck.server.messages import (
     SignOut,
     SignOutEverywhere,
     Tokens,
+    Verify,
 )
 
 _REF: Final = "#/components/schemas/{name}"
-_ANY_OF_THEM: Final[list[dict[str, list[str]]]] = [{"sessionCookie": []}, {"accessToken": []}, {"accessCookie": []}]
-_NOBODY: Final[list[dict[str, list[str]]]] = [{}]
+_Security = tuple[Mapping[str, Sequence[str]], ...]
+_ANY_OF_THEM: Final[_Security] = ({"sessionCookie": []}, {"accessToken": []}, {"accessCookie": []})
+_NOBODY: Final[_Security] = ({},)
+_RECEIVER: Final[_Security] = ({"receiverToken": []},)
+_IF_RECEIVERS: Final = "Only where the server has receivers (COATCHECK_SSF_RECEIVERS)."
 _COOKIES: Final = "Cookies are set: __Host-session, and where tokens were asked for, __Host-access and __Host-refresh."
 
 # What the statuses of errors mean; each operation names those that it can have.
@@ -34,11 +41,13 @@ _PROBLEMS: Final[Mapping[int, str]] = {
     400: "A member of the body is missing, unknown, or of the wrong type.",
     401: "Nothing was presented, or it is no good; WWW-Authenticate says which. The cookie is left alone.",
     403: "A browser sent this on behalf of another site, or the token's scope does not suffice.",
-    404: "You have no such session.",
+    404: "There is no such thing, or it is not yours.",
+    406: "It is wanted in a form that it does not have.",
     408: "The body took longer than 10 seconds to arrive.",
     413: "The body is larger than 64 KiB.",
     415: "The body is not JSON, or its Content-Type does not say so.",
-    429: "Too many attempts to sign in, for this account or from this address; Retry-After says when to come back.",
+    429: "Too many attempts; Retry-After says when to come back. Sign-ins are counted by account and by address.",
+    501: "Lists of the past are not kept.",
     503: "The store does not answer, or too many passwords are being checked. Nobody has been signed out.",
 }
 _WITH_BODY: Final = (400, 408, 413, 415)
@@ -54,8 +63,10 @@ class _Operation:
     problems: tuple[int, ...] = ()
     body: type | None = None
     note: str = ""
-    security: bool = True
+    security: _Security = _ANY_OF_THEM
     media_type: str = "application/json"
+    success: int = 200
+    query: tuple[str, ...] = ()
 
 
 _OPERATIONS: Final = (
@@ -68,7 +79,7 @@ _OPERATIONS: Final = (
         body=SignIn,
         answers=(CurrentSession, Tokens),
         problems=(*_WITH_BODY, 401, 403, 429, 503),
-        security=False,
+        security=_NOBODY,
     ),
     _Operation(
         method="post",
@@ -79,7 +90,7 @@ _OPERATIONS: Final = (
         body=Refresh,
         answers=(Tokens, Refreshed),
         problems=(*_WITH_BODY, 401, 403, 503),
-        security=False,
+        security=_NOBODY,
     ),
     _Operation(
         method="get",
@@ -130,7 +141,7 @@ _OPERATIONS: Final = (
         id="getKeys",
         summary="The public keys that access tokens are verified with (RFC 7517)",
         answers=(dict,),
-        security=False,
+        security=_NOBODY,
         media_type="application/jwk-set+json",
     ),
     _Operation(
@@ -139,7 +150,7 @@ _OPERATIONS: Final = (
         id="isAlive",
         summary="Whether the process answers",
         answers=(Health,),
-        security=False,
+        security=_NOBODY,
     ),
     _Operation(
         method="get",
@@ -147,7 +158,73 @@ _OPERATIONS: Final = (
         id="isReady",
         summary="Whether store and feed answer too; 503 if not",
         answers=(Health,),
-        security=False,
+        security=_NOBODY,
+    ),
+    _Operation(
+        method="get",
+        path="/status-lists/{number}",
+        id="getStatusList",
+        summary="Which tokens are still good, as a Token Status List",
+        note="Only where the server has status lists (COATCHECK_STATUS_TTL). Tokens name their list in `status`.",
+        answers=(str,),
+        problems=(404, 406, 501, 503),
+        security=_NOBODY,
+        media_type="application/statuslist+jwt",
+    ),
+    _Operation(
+        method="get",
+        path="/.well-known/ssf-configuration",
+        id="getTransmitter",
+        summary="What the transmitter of security events offers (Shared Signals Framework 1.0)",
+        note=_IF_RECEIVERS,
+        answers=(dict,),
+        problems=(404,),
+        security=_NOBODY,
+    ),
+    _Operation(
+        method="get",
+        path="/ssf/streams",
+        id="getStreams",
+        summary="The receiver's stream of security events",
+        note=f"With stream_id the one stream, else an array. {_IF_RECEIVERS}",
+        answers=(dict, list),
+        problems=(401, 404),
+        security=_RECEIVER,
+        query=("stream_id",),
+    ),
+    _Operation(
+        method="get",
+        path="/ssf/status",
+        id="getStreamStatus",
+        summary="Whether the stream is enabled, which it is",
+        note=_IF_RECEIVERS,
+        answers=(dict,),
+        problems=(401, 404),
+        security=_RECEIVER,
+        query=("stream_id",),
+    ),
+    _Operation(
+        method="post",
+        path="/ssf/verify",
+        id="verifyStream",
+        summary="Let a verification event come on the stream",
+        note=_IF_RECEIVERS,
+        body=Verify,
+        answers=(),
+        problems=(*_WITH_BODY, 401, 404, 429, 503),
+        security=_RECEIVER,
+        success=204,
+    ),
+    _Operation(
+        method="post",
+        path="/ssf/poll",
+        id="poll",
+        summary="Acknowledge security events, and fetch those that wait (RFC 8936)",
+        note=_IF_RECEIVERS,
+        body=Poll,
+        answers=(Polled,),
+        problems=(*_WITH_BODY, 401, 404, 429, 503),
+        security=_RECEIVER,
     ),
 )
 
@@ -156,7 +233,7 @@ _OPERATIONS: Final = (
 def describe(url: str) -> dict[str, Any]:
     """Return the description of the API at `url`."""
     named = {kind for operation in _OPERATIONS for kind in (*operation.answers, operation.body) if kind is not None}
-    kinds = sorted(named - {dict} | {Problem}, key=lambda kind: kind.__name__)
+    kinds = sorted(named - _PLAIN.keys() | {Problem}, key=lambda kind: kind.__name__)
     schemas = msgspec.json.schema_components(kinds, ref_template=_REF)[1]
     paths: dict[str, dict[str, Any]] = {}
     for operation in _OPERATIONS:
@@ -174,6 +251,7 @@ _SECURITY: Final = {
     "sessionCookie": {"type": "apiKey", "in": "cookie", "name": "__Host-session"},
     "accessCookie": {"type": "apiKey", "in": "cookie", "name": "__Host-access"},
     "accessToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "receiverToken": {"type": "http", "scheme": "bearer"},
 }
 
 
@@ -181,22 +259,29 @@ def _described(operation: _Operation) -> dict[str, Any]:
     found: dict[str, Any] = {"operationId": operation.id, "summary": operation.summary}
     if operation.note:
         found["description"] = operation.note
-    if "{id}" in operation.path:
-        schema = {"type": "string"}
-        found["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": schema}]
+    parameters = [_parameter(name, "path") for name in re.findall(r"{(\w+)}", operation.path)]
+    parameters += [_parameter(name, "query") for name in operation.query]
+    if parameters:
+        found["parameters"] = parameters
     if operation.body is not None:
         content = {"application/json": {"schema": _schema(operation.body)}}
         found["requestBody"] = {"required": True, "content": content}
     found["responses"] = _responses(operation)
-    found["security"] = _ANY_OF_THEM if operation.security else _NOBODY
+    found["security"] = operation.security
     return found
+
+
+def _parameter(name: str, place: str) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": place == "path", "schema": {"type": "string"}}
 
 
 def _responses(operation: _Operation) -> dict[str, Any]:
     schemas = [_schema(kind) for kind in operation.answers]
     schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
-    good = {"description": operation.summary, "content": {operation.media_type: {"schema": schema}}}
-    found: dict[str, Any] = {"200": good}
+    good: dict[str, Any] = {"description": operation.summary}
+    if schemas:
+        good["content"] = {operation.media_type: {"schema": schema}}
+    found: dict[str, Any] = {str(operation.success): good}
     for status in sorted(operation.problems):
         content = {"application/json": {"schema": _schema(Problem)}}
         found[str(status)] = {"description": _PROBLEMS[status], "content": content}
@@ -205,5 +290,12 @@ def _responses(operation: _Operation) -> dict[str, Any]:
     return found
 
 
+_PLAIN: Final[Mapping[type, dict[str, str]]] = {
+    dict: {"type": "object"},
+    list: {"type": "array"},
+    str: {"type": "string"},
+}
+
+
 def _schema(kind: type) -> dict[str, str]:
-    return {"type": "object"} if kind is dict else {"$ref": _REF.format(name=kind.__name__)}
+    return _PLAIN.get(kind) or {"$ref": _REF.format(name=kind.__name__)}

@@ -15,7 +15,12 @@ from starlette.responses import HTMLResponse, Response
 
 _MINUTE, _HOUR, _DAY = 60_000, 3_600_000, 86_400_000
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_STATIC_TYPES = {"coatcheck.css": "text/css; charset=utf-8", "ticket.svg": "image/svg+xml"}
+_STATIC_TYPES = {
+    "coatcheck.css": "text/css; charset=utf-8",
+    "compare.css": "text/css; charset=utf-8",
+    "compare.js": "text/javascript; charset=utf-8",
+    "ticket.svg": "image/svg+xml",
+}
 _FOR_A_YEAR = "public, max-age=31536000, immutable"
 
 # What an error says: heading, sentences, and whether trying the same page again makes sense.
@@ -145,7 +150,12 @@ def _environment() -> Environment:
 
 @cache
 def _asset_urls() -> Mapping[str, str]:
-    names = {"style": "coatcheck.css", "icon": "ticket.svg"}
+    names = {
+        "style": "coatcheck.css",
+        "icon": "ticket.svg",
+        "compare_style": "compare.css",
+        "compare_script": "compare.js",
+    }
     return {use: f"/static/{name}?{_version(name)}" for use, name in names.items()}
 
 

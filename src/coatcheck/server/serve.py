@@ -62,7 +62,7 @@ def serve(settings: Settings, environment: Mapping[str, str]) -> None:
 
 async def _run(server: Server, config: uvicorn.Config, listener: socket.socket) -> None:
     async with server:
-        await _Uvicorn(config, lambda: _announce(server), server.feed_hub.end).serve([listener])
+        await _Uvicorn(config, lambda: _announce(server), server.end).serve([listener])
 
 
 class _Uvicorn(uvicorn.Server):

@@ -9,9 +9,9 @@ from collections.abc import Awaitable
 from types import TracebackType
 from typing import Final, Self
 
-from coatcheck import Coatcheck, Policy
+from coatcheck import Coatcheck, Policy, Sessions
 from coatcheck.clock import Clock, system_clock
-from coatcheck.errors import StoreUnavailable
+from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.events import OnEvent, log_event
 from coatcheck.server.accounts import Accounts
 from coatcheck.server.attempts import Alarm, Attempts
@@ -20,9 +20,13 @@ from coatcheck.server.in_use import in_use, require_finished
 from coatcheck.server.passwords import Passwords
 from coatcheck.server.places import places_of
 from coatcheck.server.proof import Proving
+from coatcheck.server.set_queue import SetQueue
 from coatcheck.server.set_up import SetUp
 from coatcheck.server.settings import Settings, prepare
+from coatcheck.server.status_lists import StatusLists
+from coatcheck.server.transmitter import Transmitter
 from coatcheck.server.watch import Watch
+from coatcheck.stores.near import NearStore
 
 _log = logging.getLogger("coatcheck.server")
 # Whoever changes a password, or disables an account, has ended the sessions by then; milliseconds.
@@ -42,8 +46,9 @@ class Server:
         clock: milliseconds since the epoch.
         on_event: told of each step of a session's life; the log, if left out.
 
-    Attributes: `settings`, `coat`, `accounts`, `passwords`, `attempts`, `alarm`, `proof`, `set_up`, `keys`, `feed_hub`;
-    `set_up_token` while there is no account.
+    Attributes: `settings`, `coat`, `accounts`, `passwords`, `attempts`, `alarm`, `proof`, `set_up`, `keys`, `feed_hub`,
+    `sets` and `transmitter`; `set_up_token` while there is no account; `status_lists` where there are such;
+    `is_ending`.
 
     Raises:
         ConfigurationError: a setting cannot work; the message names it.
@@ -59,9 +64,11 @@ class Server:
     ) -> None:
         places = places_of(settings, clock=clock)
         self.settings = settings
-        self.keys, self._documents = places.keys, places.documents
+        self.is_ending = False
+        self.keys, self._documents, self._store = places.keys, places.documents, places.store
+        fresh_for = settings.fresh_for
         self.coat = Coatcheck(
-            places.store,
+            places.store if fresh_for is None else NearStore(places.store, fresh_for=fresh_for),
             # A ring that is made up, for as long as nothing is open; the real one is fetched then.
             None,
             # Behind a proxy our own origin is the issuer's, whatever scheme the proxy speaks to us.
@@ -71,6 +78,14 @@ class Server:
             on_event=on_event,
         )
         self.feed_hub = FeedHub(self.coat.feed, clock=clock)
+        self.sets = SetQueue(self._documents, self.coat.policy)
+        told = (settings.receivers, self.sets, self.feed_hub, self.coat.keyring, self._documents)
+        self.transmitter = Transmitter(*told, clock=clock)
+        self.status_lists: StatusLists | None = None
+        # Sealed sessions are not a server's; this one always has a store.
+        if settings.status_ttl is not None and isinstance(self.coat.sessions, Sessions):
+            self.status_lists = StatusLists(self.coat, self._documents, self.feed_hub, settings.status_ttl)
+            self.coat.sessions.issuer.more_claims = self.status_lists.claims
         self.accounts = Accounts(self._documents, clock=clock)
         self.passwords = passwords if passwords is not None else Passwords()
         self.attempts = Attempts(self._documents, self.coat.keyring, clock=clock)
@@ -102,15 +117,19 @@ class Server:
         try:
             if not self.settings.shared:
                 prepare(self.settings.data_dir)
-            self._use.enter_context(in_use(self.settings, self.coat.store))
+            self._use.enter_context(in_use(self.settings, self._store))
             await self._documents.open()
-            await require_finished(self.coat.store, self._documents)
+            await require_finished(self._store, self._documents)
             self.coat.keyring.adopt(await self.keys.open())
+            self._require_public_keys()
             await self.coat.open()
             self.set_up_token = await self.set_up.issue()
             await self.end_sessions_of_disabled()
             await self.end_sessions_of_unfinished()
             self._watch.start()
+            await self.transmitter.start()
+            if self.status_lists is not None:
+                self.status_lists.start()
         except BaseException:
             await self.close()
             raise
@@ -118,11 +137,19 @@ class Server:
     async def close(self) -> None:
         """Stop watching, and close what was opened; calling it again does nothing."""
         await self._watch.stop()
+        await self.transmitter.stop()
+        if self.status_lists is not None:
+            await self.status_lists.stop()
         self.passwords.close()
         await self.feed_hub.close()
         await self.coat.close()
         await self._documents.close()
         self._use.close()
+
+    def end(self) -> None:
+        """Let everybody go who waits for what may come: the server is about to be closed."""
+        self.is_ending = True
+        self.feed_hub.end()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -184,6 +211,10 @@ class Server:
         for account in await self.accounts.unfinished(self.coat.clock() - _UNFINISHED_AFTER):
             await self.coat.sessions.revoke_all(account.id, reason="the account was disabled, or its password changed")
             await self.accounts.finished(account)
+
+    def _require_public_keys(self) -> None:
+        if (self.settings.receivers or self.status_lists) and not self.coat.keyring.jwks()["keys"]:
+            raise ConfigurationError("receivers and status lists need keys of which there is a public half: not HS256")
 
     async def _sweep(self) -> None:
         await self._documents.sweep(self.coat.clock())

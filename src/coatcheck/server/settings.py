@@ -9,11 +9,15 @@
     algorithm   --algorithm   COATCHECK_ALGORITHM      RS256 (only counts when keys are first made)
     secret                    COATCHECK_SECRET         none; a shared store needs one
     feed_token                COATCHECK_FEED_TOKEN     none: the feed is not served over HTTP
+    ssf_receivers             COATCHECK_SSF_RECEIVERS  none: no Security Event Tokens (see receivers.py)
+    status_ttl                COATCHECK_STATUS_TTL     none: no status lists
+    fresh_for                 COATCHECK_FRESH_FOR      none: every session is looked up in the store
 
 A shared store (Redis, PostgreSQL) holds everything: sessions, accounts, keys and limits. No data directory is made
 then, and the keys are sealed under the secret. Other users of the machine can see flags, so what is secret has none;
-it can be in a file that COATCHECK_SECRET_FILE, or COATCHECK_FEED_TOKEN_FILE, names. Several are separated by white
-space: the first secret seals, and any of the feed tokens will do, so each can be changed without a gap.
+it can be in a file that COATCHECK_SECRET_FILE, COATCHECK_FEED_TOKEN_FILE, or COATCHECK_SSF_RECEIVERS_FILE, names.
+Several secrets are separated by white space: the first one seals, and any of the feed tokens will do, so each can be
+changed without a gap. Durations are written 500ms, 10s, 2m.
 
 Proxies: X-Forwarded-For and X-Forwarded-Proto count only when they come from an address in uvicorn's own
 variable FORWARDED_ALLOW_IPS. Without it nobody is believed, not even 127.0.0.1: many proxies pass on whatever
@@ -24,14 +28,18 @@ Behind a proxy set FORWARDED_ALLOW_IPS to the proxy's address and COATCHECK_ISSU
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from coatcheck.core.csrf import origin_of
 from coatcheck.errors import ConfigurationError
+from coatcheck.server.receivers import Receiver, read_receivers
 
 # What can be chosen, and the name that goes into tokens and JWKS. Ed25519 goes by its older name: RFC 9864 prefers the
 # newer one, but to many verifiers (PyJWT 2.15 is one) a key of that name is no key.
@@ -41,7 +49,10 @@ _SHARED: Final = ("redis", "postgres")
 MIN_SECRET: Final = 32  # characters
 # Sixteen random octets have fewer different hexadecimal digits once in 10^7.
 _MIN_DIFFERENT: Final = 8
-_MAX_SECRET_FILE: Final = 4096  # characters
+_MAX_FILE: Final[Mapping[str, int]] = {"secret": 4096, "feed_token": 4096, "ssf_receivers": 65_536}  # characters
+_DURATION: Final = re.compile(r"([0-9]{1,6})(ms|s|m)")
+_UNITS: Final = {"ms": timedelta(milliseconds=1), "s": timedelta(seconds=1), "m": timedelta(minutes=1)}
+_SECOND, _HOUR = timedelta(seconds=1), timedelta(hours=1)
 _NO_SECRET: Final = "a shared store needs one, the same at all servers, to seal their keys"  # noqa: S105 - words
 _MAKE_ONE: Final = 'make it with: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
 # Over http, browsers keep a Secure cookie of these hosts only.
@@ -61,6 +72,9 @@ class Settings:
         algorithm: of the keys, when they are first made.
         secret: what the keys in a shared store are sealed under: one secret, or several, with white space between.
         feed_token: what readers of the feed over HTTP present: one, several, or "" for no such readers.
+        ssf_receivers: who gets Security Event Tokens, as JSON; see `coatcheck.server.receivers`.
+        status_ttl: how long a verifier may keep a status list, or None for no status lists; whole seconds.
+        fresh_for: how long a session that was looked up is served from memory, or None; see `NearStore`.
 
     Raises:
         ConfigurationError: a setting that cannot work; the message names it.
@@ -74,6 +88,9 @@ class Settings:
     algorithm: str = "RS256"
     secret: str = field(default="", repr=False)
     feed_token: str = field(default="", repr=False)
+    ssf_receivers: str = field(default="", repr=False)
+    status_ttl: timedelta | None = None
+    fresh_for: timedelta | None = None
 
     def __post_init__(self) -> None:
         if not self.host:
@@ -85,6 +102,9 @@ class Settings:
         if self.issuer:
             _check_issuer(self.issuer)
         _check_secrets("feed_token", self.feed_tokens)
+        _check_secrets("ssf_receivers", tuple(each.token for each in self.receivers if each.token))
+        if self.status_ttl is not None and (self.status_ttl % _SECOND or not _SECOND <= self.status_ttl <= _HOUR):
+            raise ConfigurationError(f"{_named('status_ttl')}: whole seconds, from 1s to 60m")
 
     @classmethod
     def read(cls, flags: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
@@ -111,7 +131,8 @@ class Settings:
             found["port"] = _number("port", found["port"])
         if _is_shared(found.get("store", "")):
             found["secret"] = _secret("secret", environ)
-        found["feed_token"] = _secret("feed_token", environ)
+        found |= {name: _secret(name, environ) for name in ("feed_token", "ssf_receivers")}
+        found |= {name: _duration(name, environ) for name in ("status_ttl", "fresh_for")}
         return cls(**found)
 
     @property
@@ -136,6 +157,11 @@ class Settings:
     def feed_tokens(self) -> tuple[str, ...]:
         """The tokens that readers of the feed over HTTP may present; none, if there are to be no such readers."""
         return tuple(self.feed_token.split())
+
+    @cached_property
+    def receivers(self) -> tuple[Receiver, ...]:
+        """Who gets Security Event Tokens."""
+        return read_receivers(self.ssf_receivers)
 
     @property
     def url(self) -> str:
@@ -167,6 +193,9 @@ SETTINGS: Final[Mapping[str, tuple[str, str]]] = {
     "algorithm": ("--algorithm", "COATCHECK_ALGORITHM"),
     "secret": ("", "COATCHECK_SECRET"),
     "feed_token": ("", "COATCHECK_FEED_TOKEN"),
+    "ssf_receivers": ("", "COATCHECK_SSF_RECEIVERS"),
+    "status_ttl": ("", "COATCHECK_STATUS_TTL"),
+    "fresh_for": ("", "COATCHECK_FRESH_FOR"),
 }
 
 
@@ -219,14 +248,23 @@ def _secret(name: str, environment: Mapping[str, str]) -> str:
         return secret
     try:
         with Path(path).open("rb") as file:
-            secret = file.read(_MAX_SECRET_FILE + 1).decode("utf-8")
+            secret = file.read(_MAX_FILE[name] + 1).decode("utf-8")
     except OSError as error:
         raise ConfigurationError(f"{by_file}: {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         secret = ""
-    if not 0 < len(secret) <= _MAX_SECRET_FILE:
-        raise ConfigurationError(f"{by_file}: {path}: not a text of 1 to {_MAX_SECRET_FILE} characters")
+    if not 0 < len(secret) <= _MAX_FILE[name]:
+        raise ConfigurationError(f"{by_file}: {path}: not a text of 1 to {_MAX_FILE[name]} characters")
     return secret
+
+
+def _duration(name: str, environment: Mapping[str, str]) -> timedelta | None:
+    """Return the duration that is in the environment, or None if there is none."""
+    text = environment.get(_named(name), "")
+    found = _DURATION.fullmatch(text)
+    if text and found is None:
+        raise ConfigurationError(f"{_named(name)}: a duration is written 500ms, 10s, 2m")
+    return int(found[1]) * _UNITS[found[2]] if found else None
 
 
 def _number(name: str, text: object) -> int:
