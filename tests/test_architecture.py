@@ -47,6 +47,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "coatcheck.remote",
         "coatcheck.request_head",
         "coatcheck.run",
+        "coatcheck.sealed_ends",
         "coatcheck.sealed_sessions",
         "coatcheck.sessions",
         "coatcheck.standing",

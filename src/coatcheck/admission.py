@@ -1,20 +1,23 @@
 """Admission: at most so many sessions of one subject (S9), exactly, however many sign in at the same moment.
 
-A sign-in stores its record first, and is admitted before anybody is given the cookie:
+A sign-in is admitted before anybody is given the cookie:
 
+    store the record
     read the roll   one record of the subject's with the ids that were admitted
     list            the subject's live sessions; those that are not on the roll are sign-ins under way, or were rotated
     end the oldest, or withdraw and refuse
     write the roll  by compare-and-swap: whoever loses reads and lists again
 
-So of two sign-ins the later one finds the earlier one on the roll. Who is killed in between leaves at worst a session
-that nobody has the cookie of.
+So of two sign-ins the later one finds the earlier one on the roll. A sign-in that is cancelled takes its record back,
+for it would keep a place for nobody. Who is killed in between leaves at worst a session that nobody has the cookie of.
 """
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import hashlib
+import logging
 
 import msgspec
 
@@ -24,11 +27,13 @@ from coatcheck.core.policy import Policy
 from coatcheck.core.record import Record, pack, unpack
 from coatcheck.ending import Ending
 from coatcheck.errors import Revoked, StoreUnavailable, TooManySessions
+from coatcheck.run import to_the_end
 from coatcheck.store import MAX_ATTEMPTS, Store
 
 # A session that is not on the roll for so long is no sign-in under way: it was there before there was a limit.
 _UNDER_WAY = 60 * 1000
 _KEY = "admitted"
+_log = logging.getLogger("coatcheck")
 
 
 class Admission:
@@ -42,13 +47,22 @@ class Admission:
         self._clock = clock
 
     async def admit(self, new: Record) -> None:
-        """Admit the session of a sign-in, which is stored already.
+        """Store a new session, and admit it.
 
         Raises:
             TooManySessions: there are as many as may be, and the policy says `refuse`.
             Revoked: it was ended meanwhile.
             StoreUnavailable
         """
+        try:
+            if not await self._store.create(new):
+                raise Revoked("the subject was signed out everywhere while signing in")
+            await self._find_place(new)
+        except asyncio.CancelledError:
+            await self._withdraw(new)
+            raise
+
+    async def _find_place(self, new: Record) -> None:
         if self._most is None or new.subject is None:
             return
         for _ in range(MAX_ATTEMPTS):
@@ -63,6 +77,13 @@ class Admission:
             if await self._write(roll, [*others[len(too_many) :], new]):
                 return
         raise StoreUnavailable("too many writers at once")
+
+    @to_the_end
+    async def _withdraw(self, new: Record) -> None:
+        try:
+            await self._store.delete(new.id)
+        except StoreUnavailable:
+            _log.warning("the session %s of a sign-in that was cancelled is still stored", new.id)
 
     async def _others(self, new: Record, roll: Record | None) -> builtins.list[Record]:
         """Return the subject's other sessions that count, the oldest sign-in first."""

@@ -10,12 +10,12 @@ from datetime import timedelta
 from typing import Final
 
 from coatcheck.clock import Clock
-from coatcheck.core.cookies import Cookie, find_cookie, parse_cookies, plain_text
+from coatcheck.core.cookies import MAX_COOKIE_HEADER, Cookie, find_cookie, parse_cookies, plain_text
 from coatcheck.core.keys import Keyring
 from coatcheck.core.own_cookies import ProtectedCookie
 from coatcheck.core.policy import Policy
 from coatcheck.core.seal import NONCE_SIZE
-from coatcheck.errors import ConfigurationError, CredentialError, InvalidValue
+from coatcheck.errors import ConfigurationError, CredentialError, InvalidValue, Malformed
 from coatcheck.request_head import Headers, RequestHead
 
 MAX_TOGETHER: Final = 8192  # octets: many servers take no longer header (C15)
@@ -41,7 +41,7 @@ class CookieJar:
         policy: which names are ours.
     """
 
-    __slots__ = ("_clock", "_head", "_keyring", "_policy", "_sent", "accessed", "confidential")
+    __slots__ = ("_clock", "_head", "_keyring", "_policy", "_received", "_sent", "accessed", "confidential")
 
     def __init__(self, head: RequestHead, clock: Clock, keyring: Keyring, policy: Policy) -> None:
         self._head = head
@@ -49,6 +49,7 @@ class CookieJar:
         self._keyring = keyring
         self._policy = policy
         self._sent: dict[str, _Sent] = {}
+        self._received: dict[bytes, list[bytes]] | None = None
         self.accessed = False
         """Whether anybody looked: the response then depends on the cookies (C18)."""
         self.confidential = False
@@ -105,7 +106,7 @@ class CookieJar:
         if cookie.name in self._sent:
             return self._sent[cookie.name].text
         try:
-            raw = find_cookie(self._head.values(b"cookie"), cookie.name.encode("ascii"))
+            raw = self._find(cookie.name.encode("ascii"))
             return None if raw is None else self._text(cookie, raw)
         except CredentialError as reason:
             _log.info("the cookie %s counts as missing: %s", cookie.name, reason)
@@ -123,17 +124,28 @@ class CookieJar:
     def take_back(self, *cookies: Cookie) -> None:
         """Take back those cookies that the browser has, as far as the request and this response tell."""
         for cookie in cookies:
-            if cookie.name in self._sent or self._head.presents(cookie.name):
+            if cookie.name in self._sent or cookie.name.encode("ascii") in self._all():
                 self.delete(cookie)
 
     def sizes(self) -> dict[str, int]:
         """Return the names that the browser has once this response is there, each with the octets that it will send."""
-        names = {name.decode("latin-1"): len(name) + len(value) for name, value in self._pairs()}
+        names = {
+            name.decode("latin-1"): sum(len(name) + len(value) for value in values)
+            for name, values in self._all().items()
+        }
         for name, sent in self._sent.items():
             names.pop(name, None)
             if sent.text is not None:
                 names[name] = sent.line.index(b";") - len("=")
         return names
+
+    def together(self) -> int:
+        """Return how many octets of cookies the browser will send once this response is there, or more than that."""
+        at_most = sum(len(header) for header in self._head.values(b"cookie"))
+        at_most += sum(len(sent.line) for sent in self._sent.values())
+        if at_most <= MAX_TOGETHER:  # nearly always; the exact sum takes longer
+            return at_most
+        return sum(size + len("=; ") for size in self.sizes().values())
 
     def dress(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         """Return a response's headers with the cookies among them, in place of any of the same names."""
@@ -143,7 +155,9 @@ class CookieJar:
             for name, value in headers
             if not (ours and name.lower() == b"set-cookie" and value.startswith(ours))
         ]
-        self._weigh()
+        together = self.together()
+        if together > MAX_TOGETHER:  # all requests of this browser would fail (C15)
+            _log.warning("this browser's cookies take %d octets; many servers take %d at most", together, MAX_TOGETHER)
         return kept + [(b"set-cookie", sent.line) for sent in self._sent.values()]
 
     # -- inside ------------------------------------------------------------------------------------------------
@@ -159,18 +173,23 @@ class CookieJar:
                 f"{cookie.name} is a cookie of coatcheck's own: give the application's another name"
             )
 
-    def _pairs(self) -> list[tuple[bytes, bytes]]:
-        return parse_cookies(self._head.values(b"cookie"))
+    def _find(self, name: bytes) -> bytes | None:
+        """Return what `find_cookie` does; of many names the header is read once (P9)."""
+        if self._received is None:
+            return find_cookie(self._head.values(b"cookie"), name)
+        values = self._received.get(name, [])
+        if len(values) > 1:
+            raise Malformed("two cookies of one name")
+        return values[0] if values else None
 
-    def _weigh(self) -> None:
-        """Say so when the browser has more cookies than servers take: all its requests would fail (C15)."""
-        at_most = sum(len(header) for header in self._head.values(b"cookie"))
-        at_most += sum(len(sent.line) for sent in self._sent.values())
-        if at_most <= MAX_TOGETHER:  # nearly always; the exact sum takes longer
-            return
-        together = sum(size + len("=; ") for size in self.sizes().values())
-        if together > MAX_TOGETHER:
-            _log.warning("this browser's cookies take %d octets; many servers take %d at most", together, MAX_TOGETHER)
+    def _all(self) -> dict[bytes, list[bytes]]:
+        if self._received is None:
+            self._received = {}
+            headers = self._head.values(b"cookie")
+            if sum(len(header) for header in headers) <= MAX_COOKIE_HEADER:  # of more, nothing is believed
+                for name, value in parse_cookies(headers):
+                    self._received.setdefault(name, []).append(value)
+        return self._received
 
 
 def _require_text(value: object) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable
 from datetime import timedelta
 
 from coatcheck.browser_side import BrowserSide
+from coatcheck.cookie_jar import MAX_TOGETHER
 from coatcheck.core import credentials, sufficiency
 from coatcheck.core.claims import Principal
 from coatcheck.core.credentials import AccessToken, RefreshToken
@@ -300,6 +301,8 @@ class Exchange(BrowserSide):
         self._hand_out()
         if self._flashes:
             self._flashes.send(self._subject())
+        elif self.cookies and self.cookies.together() > MAX_TOGETHER:
+            self._all_flashes().make_room()
         self._dressed = True
         dressed = self.cookies.dress(headers) if self.cookies else list(headers)
         if self._no_store or self.cookies.confidential:
@@ -336,7 +339,8 @@ class Exchange(BrowserSide):
 
     def _require_session(self) -> None:
         if self.session.record is None:
-            raise self._refusal or Missing("there is no session at hand")
+            hint = "fetch the access token's, `await exchange.load_session()`" if self._token else "nobody is signed in"
+            raise self._refusal or Missing(f"there is no session at hand: {hint}")
 
     def _leave(self) -> None:
         self.session.become(None)

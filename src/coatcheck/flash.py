@@ -15,12 +15,12 @@ from typing import Final
 import msgspec
 
 from coatcheck.clock import Clock
-from coatcheck.cookie_jar import CookieJar
+from coatcheck.cookie_jar import MAX_TOGETHER, CookieJar
 from coatcheck.core.own_cookies import SealedCookie
 from coatcheck.errors import InvalidValue
 
 MAX_MESSAGE: Final = 1000  # octets of a message and its category, in JSON
-MAX_WAITING: Final = 4096  # octets of all that wait in one browser; the oldest make room
+MAX_WAITING: Final = 4096  # octets of all that wait in one browser, if there is room; the oldest make some
 
 # No more than 35 fit. Who sends thousands of such names is no browser of ours.
 _MAX_ADDED = 40
@@ -107,17 +107,20 @@ class Flashes:
             kind = replace(self._kind, name=f"{self._kind.name}-{secrets.token_urlsafe(8)}")
             self._jar.send(kind, _encoded(_Waiting(now, place, subject, flash)).decode())
         self._added = []
-        self._make_room()
+        self.make_room()
 
-    def _make_room(self) -> None:
-        sizes = self._jar.sizes()
-        waiting = sorted(self._waiting(), key=_age)
+    def make_room(self) -> None:
+        """Give up the oldest messages, where they or all cookies would be more than may be (C15)."""
+        waiting, sizes = sorted(self._waiting(), key=_age), self._jar.sizes()
         total = sum(sizes[kind.name] for kind, _ in waiting)
+        room = MAX_TOGETHER - (self._jar.together() - total)
+        # Where there is none even without them, it does not matter any more.
+        over = total - (min(room, MAX_WAITING) if room >= 0 else MAX_WAITING)
         for kind, _ in waiting:
-            if total <= MAX_WAITING:
+            if over <= 0:
                 return
             self._jar.delete(kind)
-            total -= sizes[kind.name]
+            over -= sizes[kind.name]
 
     def _waiting(self) -> list[tuple[SealedCookie, _Waiting | None]]:
         """Return what waits in the browser, each with its cookie; None for what cannot be read any more."""

@@ -22,7 +22,8 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Return what the coroutine returns, without an event loop.
 
     Raises:
-        RuntimeError: the coroutine waits for something that only an event loop can give.
+        RuntimeError: the coroutine waits for something that only an event loop can give, or an event loop is running
+            here, so that it should be awaited.
     """
     try:
         coroutine.send(None)
@@ -30,6 +31,8 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         result: T = stop.value
         return result
     coroutine.close()
+    if running_loop() is not None:
+        raise RuntimeError("await it: run() is for where no event loop runs, and here one does")
     raise RuntimeError("this store or handler needs an event loop; run() can only drive coroutines that never suspend")
 
 

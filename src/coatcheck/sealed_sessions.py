@@ -1,8 +1,8 @@
 """SealedSessions: the desk for sessions that live in their browser's cookie, sealed. There is no store.
 
 What a store would be asked, nobody can be: where a subject's other sessions are, and whether a box is the newest of its
-session. What stays is that dead is final (P1). A session is ended by its id, and all of a subject's by a cut-off, which
-the feed brings to every process; both are remembered for as long as a box could live.
+session. What stays is that dead is final (P1). The feed brings what has ended to every process, where it is remembered
+for as long as a box could live: see `coatcheck.sealed_ends`.
 
 A box says itself when it was made, and a store that decides what came first (P7) is not there. So clocks may differ by
 the policy's `leeway`: a cut-off lies that far ahead, and whoever knows it makes new sessions as if they began there.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import builtins
 import secrets
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -26,17 +26,14 @@ from coatcheck.core.revocation import NEVER
 from coatcheck.core.seal import NONCE_SIZE
 from coatcheck.core.sealed_record import BOX_KEYS, NOTE_KEYS, seal_record, write_note
 from coatcheck.core.session import Session, id_of, require_record
-from coatcheck.errors import ConfigurationError, Expired, Malformed, SessionGone, StoreUnavailable, Superseded
-from coatcheck.errors import Revoked as RevokedError
+from coatcheck.errors import ConfigurationError, Expired, Malformed, SessionGone, StoreUnavailable
 from coatcheck.events import OnEvent, log_event
 from coatcheck.feed import Feed
 from coatcheck.issuer import Grant, mint_cookie
 from coatcheck.opened_boxes import OpenedBoxes
 from coatcheck.run import to_the_end
+from coatcheck.sealed_ends import SealedEnds
 from coatcheck.verifier import Verifier
-
-# A request that comes with a session's cookie so soon after its end was perhaps sent before its browser had another.
-_LATE: Final = 60 * 1000
 
 
 class Sealed:
@@ -68,11 +65,10 @@ class SealedSessions:
         self._boxes = OpenedBoxes(self.keyring, self._name)
         self._absolute = milliseconds(self.policy.absolute)
         self._touch_every = milliseconds(self.policy.touch_every)
-        # What was made at a moment by a clock that is ahead counts as made before a cut-off at that moment, too.
-        self._ahead = milliseconds(self.policy.leeway) + 1
         self._announcer = Announcer(
             self._revocations, feed, self.policy, self.clock, on_event, lifetime=self.policy.absolute
         )
+        self.ends = SealedEnds(self._revocations, self._announcer, self.policy, self.clock)
         self._require_possible()
 
     # -- making and opening ------------------------------------------------------------------------------------
@@ -112,7 +108,7 @@ class SealedSessions:
             device=device or Device(),
             data=dict(data or {}),
         )
-        record = self._after_cutoff(record)
+        record = self.ends.after_cutoff(record)
         box = self._seal(record)
         self._announcer.tell("created" if subject is None else "signed_in", record)
         return Session(record, box)
@@ -136,8 +132,8 @@ class SealedSessions:
         if not self._in_time(record):
             self._announcer.tell("expired", record)
             raise Expired("the session has expired")
-        if self._announcer.refuses(record):
-            raise self._refusal(record)
+        if self.ends.refuses(record):
+            raise self.ends.refusal(record)
         return Session(record)
 
     async def find(self, session_id: str) -> Session:  # noqa: ARG002 - as Sessions has it
@@ -226,9 +222,11 @@ class SealedSessions:
         if began_at is not None:
             proof = {"amr": words(amr), "scopes": words(scopes)}
             new = new.reauthenticated(min(began_at, now), self._absolute, **proof, persistent=persistent)
-        new = self._after_cutoff(new)
+        new = self.ends.after_cutoff(new)
         box = self._seal(new)
-        await self._announcer.publish([self._announcer.refuse_session(old.id)])
+        await self.ends.of_id(old.id)
+        if not self._lives(new):
+            raise SessionGone("the session ended while the request ran")
         session.become(new, box, saved=changes)
         self._announcer.tell("rotated" if began_at is None else "signed_in", new)
 
@@ -257,7 +255,8 @@ class SealedSessions:
         """End a session, and say whether there could be one. This process refuses at once; see `Sessions.revoke`.
 
         Args:
-            session: the session, or its id.
+            session: the session, which ends with all that has come of it by rotations, or is about to; or its id, which
+                ends nothing but the boxes with that id.
             reason: for the audit trail.
 
         Raises:
@@ -266,10 +265,11 @@ class SealedSessions:
         session_id, record = id_of(session), session.record if isinstance(session, Session) else None
         if session_id is None or not valid_session_id(session_id):
             return False
-        await self._announcer.publish([self._announcer.refuse_session(session_id)])
         if record is not None:
+            await self.ends.of_session(record)
             self._announcer.tell("revoked", record, reason)
         else:
+            await self.ends.of_id(session_id)
             self._announcer.report("revoked", session_id, None, reason)
         return True
 
@@ -298,18 +298,17 @@ class SealedSessions:
         require_subject(subject, self.policy.client_id)
         if isinstance(keep, str):
             raise _needs_a_store("keeping a session of which only the id is known")
-        now = self.clock()
-        before = max(now + self._ahead, self._revocations.cutoff(subject) + 1)
         kept = keep.record if keep is not None and keep.subject == subject else None
         if keep is None or kept is None or not self._lives(kept):
-            await self._announcer.publish([self._announcer.refuse_subject(subject, before)])
+            await self.ends.of_subject(subject)
         else:
-            changes = keep.pending().copy()
-            new = msgspec.structs.replace(_going_on(kept, now, changes.apply(kept.data)), created_at=before)
+            before, changes = self.ends.next_cutoff(subject), keep.pending().copy()
+            going_on = _going_on(kept, self.clock(), changes.apply(kept.data))
+            new = msgspec.structs.replace(going_on, created_at=before)
             box = self._seal(new)
-            refused = [self._announcer.refuse_subject(subject, before), self._announcer.refuse_session(kept.id)]
-            await self._announcer.publish(refused)
-            keep.become(new, box, saved=changes)
+            await self.ends.of_others(subject, before, kept.id)
+            if self._lives(new):
+                keep.become(new, box, saved=changes)
         self._announcer.report("revoked", "", subject, reason)
         return 0
 
@@ -345,32 +344,19 @@ class SealedSessions:
         nonce = secrets.token_bytes(NONCE_SIZE)
         return seal_record(record, keys=self.keyring.derive(BOX_KEYS), name=self._name, nonce=nonce)
 
-    def _after_cutoff(self, record: Record) -> Record:
-        """Return a record as made after its subject was last signed out everywhere, if its beginning was."""
-        cutoff = self._revocations.cutoff(record.subject) if record.subject is not None else 0
-        if record.created_at < cutoff - self._ahead:
-            raise RevokedError("the subject was signed out everywhere meanwhile")
-        return msgspec.structs.replace(record, created_at=max(record.created_at, cutoff))
-
     def _in_time(self, record: Record) -> bool:
         # Never longer than revocations are remembered by this policy, whichever it was when the session began.
         now = self.clock()
         return record.alive(now) and now < record.created_at + self._absolute
 
     def _lives(self, record: Record) -> bool:
-        return self._in_time(record) and not self._announcer.refuses(record)
-
-    def _refusal(self, record: Record) -> RevokedError:
-        refused_at = self._announcer.refused_at(record.id)
-        if refused_at is not None and self.clock() < refused_at + _LATE:
-            return Superseded("the session has just ended, or its browser has been given another cookie")
-        return RevokedError("the session has ended")
+        return self._in_time(record) and not self.ends.refuses(record)
 
 
 def _going_on(old: Record, now: int, data: dict[str, bytes]) -> Record:
     """Return a session under a new id. It was not made before the old one, whatever the clock says by now."""
     new = old.continued(mint_cookie(), now, data)
-    return msgspec.structs.replace(new, created_at=max(now, old.created_at))
+    return msgspec.structs.replace(new, created_at=max(now, old.created_at), digest=old.digest)
 
 
 def _needs_a_store(what: str) -> ConfigurationError:

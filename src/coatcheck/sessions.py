@@ -113,8 +113,6 @@ class Sessions:
             device=device or Device(),
             data=dict(data or {}),
         )
-        if not await self.store.create(record):
-            raise RevokedError("the subject was signed out everywhere while signing in")
         await self._admission.admit(record)
         self._announcer.tell("created" if subject is None else "signed_in", record)
         return Session(record, cookie)

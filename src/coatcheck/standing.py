@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from coatcheck.core.claims import Principal
 from coatcheck.core.record import Record
 from coatcheck.ending import stored
 from coatcheck.errors import CredentialError, Expired, Revoked, StoreUnavailable, Superseded
@@ -59,12 +60,13 @@ class ExchangeStanding:
         verifier: whose revocations count.
     """
 
-    __slots__ = ("_exchange", "_sessions", "_verifier")
+    __slots__ = ("_exchange", "_heard_of", "_sessions", "_verifier")
 
     def __init__(self, exchange: Exchange, sessions: Desk, verifier: Verifier) -> None:
         self._exchange = exchange
         self._sessions = sessions
         self._verifier = verifier
+        self._heard_of = HeardOf(verifier)
 
     def ends_at(self) -> int:
         """See `Standing.ends_at`."""
@@ -77,7 +79,7 @@ class ExchangeStanding:
         """See `Standing.is_suspect`."""
         token, record = self._exchange.access_token, self._record()
         if token is not None:
-            return refuses(self._verifier, token)
+            return self._heard_of(token)
         return record is not None and self._covers(record)
 
     async def renew(self) -> None:
@@ -101,6 +103,8 @@ class ExchangeStanding:
         return record if record is not None and record.subject is not None else None
 
     def _covers(self, record: Record) -> bool:
+        if isinstance(self._sessions, SealedSessions):
+            return self._sessions.ends.refuses(record)
         return self._verifier.revocations.covers(record.id, record.subject, record.created_at)
 
     def _require_word(self) -> None:
@@ -126,10 +130,28 @@ class ExchangeStanding:
         return found
 
 
-def refuses(verifier: Verifier, token: str) -> bool:
-    """Say whether a verifier would refuse a token that it has verified before."""
-    try:
-        verifier.judge(token)
-    except CredentialError:
-        return True
-    return False
+class HeardOf:
+    """Says whether a revocation was heard that may concern an access token, which is verified once for that.
+
+    Thousands of connections are asked whenever anything was revoked, and the verifier does not remember as many tokens.
+
+    Args:
+        verifier: whose revocations count.
+    """
+
+    __slots__ = ("_principal", "_token", "_verifier")
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+        self._token = ""
+        self._principal: Principal | None = None
+
+    def __call__(self, token: str) -> bool:
+        """Say so of a token; also if it is no good any more."""
+        if self._principal is None or token != self._token:
+            try:
+                self._token, self._principal = token, self._verifier.judge(token)
+            except CredentialError:
+                return True
+        session_id, subject = self._principal.session_id, self._principal.subject
+        return self._verifier.revocations.covers(session_id, subject, 0)

@@ -320,6 +320,12 @@ def test_other_text_is_no_refresh_token(text: str | bytes) -> None:
         RefreshToken.parse(text, [KEY])
 
 
+@pytest.mark.parametrize("other", [5, None, {}, ["A"] * 76])
+def test_what_a_clients_json_may_have_in_its_place_is_no_refresh_token(other: Any) -> None:
+    with pytest.raises(Malformed):
+        RefreshToken.parse(other, [KEY])
+
+
 @pytest.mark.parametrize("change", [lambda t: t + "=", lambda t: t[:-1], lambda t: t + "A", lambda t: t[:-1] + "\n"])
 def test_a_refresh_token_has_one_spelling(change: Any) -> None:
     """No padding, no truncation, no white space."""

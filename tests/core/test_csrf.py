@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -343,3 +344,9 @@ def test_f5_any_other_text_is_refused(token: str) -> None:
 def test_f5_a_token_has_one_spelling(change: Callable[[str], str]) -> None:
     """No padding, no white space, no truncation."""
     assert not token_passes(change(issue_token(KEY, BEFORE, NONCE)))
+
+
+@pytest.mark.parametrize("other", [5, object(), ["a"], b"A" * 66])
+def test_f5_what_is_no_text_is_no_token(other: Any) -> None:
+    """A form's field may hold a file, and JSON anything; neither is an error of the program."""
+    assert not token_passes(other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
@@ -214,3 +215,31 @@ def test_p6_a_store_that_fails_in_between_admits_nobody() -> None:
     coat = Coatcheck(Failing(), policy=world.coat.policy)
     with pytest.raises(StoreUnavailable):
         run(coat.sessions.create("ann"))
+
+
+@pytest.mark.parametrize("at", ["create", "load", "list", "replace"])
+@pytest.mark.anyio
+async def test_s9_a_sign_in_that_is_cancelled_takes_no_place(at: str) -> None:
+    """Wherever it was: nobody has its cookie."""
+    world, reached = World(1, "refuse"), asyncio.Event()
+    kept = await world.coat.sessions.create("ann")
+    await world.coat.sessions.revoke(kept)
+    original = getattr(world.store, at)
+
+    async def hanging(*args: Any) -> Any:
+        if at == "create":
+            await original(*args)  # a write goes on, whoever waits for it
+        reached.set()
+        await asyncio.Event().wait()
+
+    setattr(world.store, at, hanging)
+    signing_in = asyncio.ensure_future(world.coat.sessions.create("ann"))
+    await asyncio.wait_for(reached.wait(), 30)
+    signing_in.cancel()
+    await asyncio.wait([signing_in])
+    assert signing_in.cancelled()
+    setattr(world.store, at, original)
+    assert await world.coat.sessions.list("ann") == []
+    world.clock.advance(timedelta(minutes=2))
+    new = await world.coat.sessions.create("ann")
+    assert [session.id for session in await world.coat.sessions.list("ann")] == [new.id]

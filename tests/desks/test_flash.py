@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from coatcheck import Coatcheck, Cookie, Exchange, Flash, InvalidValue, Keyring, MemoryStore, Policy
+from coatcheck import Coatcheck, Cookie, Exchange, Flash, InvalidValue, Keyring, MemoryStore, Policy, Sealed
+from coatcheck.core.cookies import parse_cookies
 from coatcheck.flash import MAX_MESSAGE, MAX_WAITING
 from coatcheck.request_head import RequestHead
 from coatcheck.run import run
@@ -293,3 +294,47 @@ def test_messages_follow_the_session_cookie_of_the_policy(clock: SettableClock) 
     assert "; Path=/app; HttpOnly; SameSite=Strict" in line
     assert "; Max-Age=3600; " in line and "Secure" not in line
     assert phone.page() == ["saved"]
+
+
+def test_c15_messages_leave_room_for_a_sealed_session(clock: SettableClock) -> None:
+    """P9: with more than 8 KiB many servers refuse every request of this browser, for as long as a message waits."""
+    phone = Phone(Coatcheck(Sealed(), clock=clock))
+    phone.sign_in("ann")
+    phone.flash(*(f"{number} " + "x" * 200 for number in range(8)))
+
+    def written(octets: int) -> int:
+        exchange = phone.begin()
+        exchange.session["x"] = "." * octets
+        phone.end(exchange)
+        return len("; ".join(f"{name}={value}" for name, value in phone.jar.items()))
+
+    assert written(4900) <= 8192
+    clock.advance(timedelta(milliseconds=1))
+    phone.flash("the last one " + "x" * 500)
+    assert written(4901) <= 8192
+    assert phone.page()[-1].startswith("the last one")
+
+
+def test_c15_where_others_take_all_the_room_messages_are_kept(phone: Phone) -> None:
+    phone.jar["other"] = "x" * 9000
+    phone.flash("saved")
+    assert phone.page() == ["saved"]
+
+
+def test_p9_the_cookie_header_is_read_once_however_many_names_it_has(phone: Phone, monkeypatch: Any) -> None:
+    """64 KiB of pairs, read for each of 80 names, took a third of a second."""
+    reads: list[int] = []
+
+    def counting(headers: Any) -> Any:
+        reads.append(1)
+        return parse_cookies(headers)
+
+    monkeypatch.setattr("coatcheck.cookie_jar.parse_cookies", counting)
+    names = [f"__Host-flash-{number:011}" for number in range(80)]
+    cookie = "; ".join(f"{name}=x" for name in names * 2).encode()
+    exchange = Exchange(RequestHead("POST", "https", [(b"cookie", cookie)]), phone.coat.sessions, phone.coat.verifier)
+    monkeypatch.setattr("coatcheck.cookie_jar.find_cookie", lambda *_: pytest.fail("read once more"))
+    assert exchange.take_flashes() == []
+    exchange.flash("saved")
+    exchange.dress([])
+    assert len(reads) == 1

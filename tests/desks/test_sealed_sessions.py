@@ -42,11 +42,14 @@ SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelt
 
 
 class OtherFeed:
-    """Stands for one that remembers across restarts; it can be down, and is never followed here."""
+    """Stands for one that remembers across restarts; it can be down or slow, and is never followed here."""
 
     def __init__(self) -> None:
         self.published: list[Revocation] = []
         self.down = False
+        self.waiting = 0
+        self.takes = asyncio.Event()
+        self.takes.set()
 
     async def open(self) -> None: ...
 
@@ -55,6 +58,8 @@ class OtherFeed:
     async def publish(self, revoked: tuple[Revocation, ...], now: int) -> None:
         if self.down:
             raise StoreUnavailable("the feed is down")
+        self.waiting += 1
+        await self.takes.wait()
         self.published += revoked
 
     async def snapshot(self, now: int) -> Batch:
@@ -86,6 +91,10 @@ class World:
     def clock(self) -> SettableClock:
         assert isinstance(self.coat.clock, SettableClock)
         return self.coat.clock
+
+    def hear(self, feed: OtherFeed) -> None:
+        for revoked in feed.published:
+            self.coat.revocations.apply(revoked)
 
     async def opened(self, box: SessionBox) -> str:
         """Say what becomes of a request with this box: whom it acts as, or why it is refused."""
@@ -382,6 +391,67 @@ class TestEnding:
         await world.sessions.revoke(ident(here))
         await world.sessions.revoke_all("ann", keep=here)
         assert here.cookie is None
+
+    @pytest.mark.parametrize("way", [
+        lambda world, session: world.sessions.rotate(session),
+        lambda world, session: world.sessions.rotate(session, began_at=world.clock(), amr=("pwd",)),
+        lambda world, session: world.sessions.revoke_all("ann", keep=session),
+    ])  # fmt: skip
+    @pytest.mark.parametrize("processes", [1, 2])
+    async def test_p1_a_sign_out_ends_what_a_rotation_under_way_makes(self, way: Any, processes: int) -> None:
+        """Whoever signs out knows the old box only, and is told that it is done."""
+        feed, keyring = OtherFeed(), Keyring.generate("HS256")
+        worlds = [World(feed, keyring) for _ in range(processes)]
+        here, there = worlds[0], worlds[-1]
+        box = box_of(await here.sessions.create("ann"))
+        rotating, leaving = await here.sessions.load(box), await there.sessions.load(box)
+        feed.takes.clear()
+        rotation = asyncio.ensure_future(way(here, rotating))
+        await until(lambda: feed.waiting == 1)
+        sign_out = asyncio.ensure_future(there.sessions.revoke(leaving))
+        await until(lambda: feed.waiting == 2)
+        feed.takes.set()
+        assert await sign_out
+        await asyncio.wait([rotation])
+        assert rotation.exception() is None or isinstance(rotation.exception(), SessionGone)
+        for each in worlds:
+            each.hear(feed)
+        last = rotating.cookie if isinstance(rotating.cookie, SessionBox) else box
+        assert {await each.opened(last) for each in worlds} == {"Superseded"}
+
+    async def test_p1_who_ends_the_others_does_not_outlive_a_sign_out_everywhere(self) -> None:
+        """Not in a process that has not heard of it yet, however often it is tried and whoever's clock is ahead."""
+        feed, keyring, clock = OtherFeed(), Keyring.generate("HS256"), SettableClock()
+        here, there = World(feed, keyring, clock), World(feed, keyring, SettableClock(clock() + 9_000))
+        thief = await there.sessions.create("ann")
+        for each in (here, there):
+            each.clock.advance(HOUR)
+        await here.sessions.revoke_all("ann")
+        for _ in range(5):
+            there.clock.advance(SECOND)
+            await there.sessions.revoke_all("ann", keep=thief)
+            await there.sessions.rotate(thief)
+            assert await there.opened(box_of(thief)) == "ann"
+        for each in (here, there):
+            each.hear(feed)
+            assert await each.opened(box_of(thief)) == "Revoked"
+
+    async def test_who_ended_the_others_goes_on_and_so_does_who_signs_in_afterwards(self) -> None:
+        """And either ends with the next one who does, within the same millisecond."""
+        feed, keyring, clock = OtherFeed(), Keyring.generate("HS256"), SettableClock()
+        here, there = World(feed, keyring, clock), World(feed, keyring, clock)
+        kept, began = await here.sessions.create("ann"), clock()
+        clock.advance(SECOND)
+        await here.sessions.revoke_all("ann", keep=kept)
+        there.hear(feed)
+        new = await there.sessions.create("ann")
+        assert [await there.opened(box_of(each)) for each in (kept, new)] == ["ann", "ann"]
+        with pytest.raises(Revoked):
+            await there.sessions.create("ann", began_at=began)
+        await there.sessions.revoke_all("ann", keep=new)
+        assert [await there.opened(box_of(each)) for each in (kept, new)] == ["Revoked", "ann"]
+        await there.sessions.revoke_all("ann")
+        assert await there.opened(box_of(new)) == "Revoked"
 
     async def test_p1_a_feed_that_is_down_makes_an_end_pending_and_this_process_refuses(self) -> None:
         feed = OtherFeed()

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import re
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -81,6 +82,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Examples write where they stand, and have the variables that their pages set."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEED_TOKEN", "a-feed-token-for-what-is-shown-on-a-page")
+    monkeypatch.setenv("SESSION_SECRET", secrets.token_hex(32))
 
 
 # -- the quickstart --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from aiohttp import ClientError, ClientSession, DummyCookieJar, WSMsgType, WSSer
 from aiohttp.test_utils import TestServer
 from counting_store import CountingStore
 
-from coatcheck import Coatcheck, ConfigurationError, InvalidValue, Policy
+from coatcheck import Coatcheck, ConfigurationError, Cookie, InvalidValue, Policy
 from coatcheck.web import open_connections
 from coatcheck.web.aiohttp import csrf_exempt, exchange, init_app
 
@@ -286,3 +286,51 @@ async def test_f11_streams_and_files_are_cut_on_revocation(world: World, tmp_pat
     for stream in streams:
         with pytest.raises((ClientError, ConnectionError)):
             await stream.read()
+
+
+async def test_c2_the_application_s_cookies_are_sent_once_however_the_response_starts(world: World) -> None:
+    async def answered(request: web.Request) -> web.StreamResponse:
+        await exchange(request).sign_in("ann")
+        kinds = {"whole": web.Response, "stream": web.StreamResponse, "socket": web.WebSocketResponse}
+        response: web.StreamResponse = kinds[request.match_info["kind"]]()
+        response.set_cookie("theme", "dark")
+        await response.prepare(request)
+        await response.write_eof()
+        return response
+
+    world.route("/{kind}", answered)
+    upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    upgrade["sec-websocket-key"] = "A" * 22 + "=="
+    for kind, headers in {"whole": {}, "stream": {}, "socket": upgrade}.items():
+        async with world.client.get(await world.url(f"/{kind}"), headers=headers) as answer:
+            names = [line.partition("=")[0] for line in answer.headers.getall("set-cookie")]
+            assert names == ["theme", "__Host-session"], kind
+
+
+@pytest.mark.parametrize("kind", [web.Response, web.StreamResponse])
+async def test_an_application_within_the_application_leaves_the_exchange_outside_alone(
+    world: World, kind: type[web.StreamResponse]
+) -> None:
+    """Both have a coatcheck: each saves what is its own, and sends its own cookie, once, also with a stream."""
+    inner = web.Application()
+
+    @web.middleware
+    async def outside(request: web.Request, handler: Any) -> web.StreamResponse:
+        exchange(request).session["outer"] = 1
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    async def inside(request: web.Request) -> web.StreamResponse:
+        exchange(request).session["inner"] = 1
+        response = kind()
+        await response.prepare(request)
+        await response.write_eof()
+        return response
+
+    world.app.middlewares.append(outside)
+    init_app(inner, Coatcheck(policy=Policy(cookie=Cookie("__Host-inner"))))
+    inner.router.add_post("/", inside)
+    world.app.add_subapp("/in", inner)
+    async with world.client.post(await world.url("/in/")) as answer:
+        names = [line.partition("=")[0] for line in answer.headers.getall("set-cookie")]
+    assert sorted(names) == ["__Host-inner", "__Host-session"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
+from unittest import mock
 
 import pytest
 from counting_store import CountingStore
@@ -14,8 +16,10 @@ from django.core.management import call_command
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import override_settings
 from django.utils import timezone
+from django.utils.module_loading import import_string
+from django.views.debug import ExceptionReporter
 from django.views.decorators.csrf import csrf_exempt
-from django_site import Browser, Site, site
+from django_site import MIDDLEWARE, Browser, Site, site
 
 from coatcheck import Coatcheck, ConfigurationError, Cookie, InvalidValue, Policy
 from coatcheck.run import run
@@ -500,3 +504,36 @@ def test_a_project_with_another_engine_does_not_start(alone: Site) -> None:
 def test_without_the_middleware_there_is_no_exchange(alone: Site) -> None:
     with pytest.raises(ConfigurationError, match="MIDDLEWARE"):
         exchange(HttpRequest())
+
+
+def test_a_response_that_a_cache_has_pickled_still_sends_the_cookie_as_it_was(alone: Site) -> None:
+    """C2: as Django's caches keep responses."""
+
+    def keep(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+        return lambda request: pickle.loads(pickle.dumps(get_response(request)))  # noqa: S301 - our own
+
+    with (
+        override_settings(MIDDLEWARE=[keep, *MIDDLEWARE]),
+        mock.patch(
+            "django.core.handlers.base.import_string", lambda path: path if callable(path) else import_string(path)
+        ),
+    ):
+        [line] = alone.show(write=write)("GET", "/write?a=1").all("set-cookie")
+    assert ANONYMOUS.fullmatch(line)
+
+
+def test_django_s_error_page_and_mail_show_none_of_our_cookies(here: Site) -> None:
+    """Django hides the cookie of its session, and knows of no others that sign somebody in."""
+    mails: list[str] = []
+
+    def fail(request: HttpRequest) -> object:
+        mails.append(ExceptionReporter(request, None, None, None, is_email=True).get_traceback_text())
+        raise ValueError("the view failed")
+
+    with override_settings(DEBUG=True):
+        browser = here.show(fail=fail)
+        names = (COOKIE, "__Host-access", "__Host-refresh", "__Host-session-2", "__Host-seen", "theme")
+        browser.jar |= {name: f"value-of-{name}" for name in names}
+        page = browser("POST", "/fail").body.decode()
+    for shown in (page, *mails):
+        assert [name for name in names if f"value-of-{name}" in shown] == ["theme"]

@@ -572,6 +572,7 @@ def test_stores_elsewhere_are_used_from_the_loop_and_from_its_threads(
             ["coatcheck.E003", "coatcheck.E004"],
         ),
         ({"MIDDLEWARE": ["no.such.module", *MIDDLEWARE]}, []),
+        ({"MIDDLEWARE": MIDDLEWARE[::-1]}, ["coatcheck.E008"]),
         ({"SESSION_COOKIE_NAME": "sessionid"}, ["coatcheck.W005"]),
         ({"CSRF_TRUSTED_ORIGINS": ["https://shop.example", "https://*.example"]}, ["coatcheck.W006"]),
         ({"COATCHECK": Coatcheck(policy=Policy(trusted_origins=frozenset({"https://shop.example"})))}, []),

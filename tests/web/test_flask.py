@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -333,6 +334,14 @@ def test_without_init_app_it_says_what_is_missing() -> None:
         current_exchange()
     with pytest.raises(ConfigurationError):
         init_app(app, Coatcheck(), csrf_exempt="/hook")
+
+
+def test_run_where_an_event_loop_runs_says_to_await() -> None:
+    async def view() -> None:
+        run(asyncio.sleep(60))  # as every store does that is not in memory
+
+    with pytest.raises(RuntimeError, match="await it"):
+        asyncio.run(view())
 
 
 def test_a_coatcheck_is_opened_with_the_first_request(tmp_path: Path) -> None:

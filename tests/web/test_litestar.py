@@ -25,7 +25,7 @@ from coatcheck.web.litestar import (
     CurrentPrincipal,
     CurrentSession,
     exchange,
-    requires,
+    require,
 )
 
 pytestmark = pytest.mark.anyio
@@ -109,17 +109,17 @@ async def wrong() -> None:
     raise InvalidValue("what the program did")
 
 
-@get("/notes", guards=[requires(scopes=["notes"])])
+@get("/notes", guards=[require(scopes=["notes"])])
 async def notes() -> str:
     return "notes"
 
 
-@get("/admin", guards=[requires(scopes=["admin"])])
+@get("/admin", guards=[require(scopes=["admin"])])
 async def admin() -> str:
     return "admin"
 
 
-@get("/recent", guards=[requires(max_age=timedelta(minutes=5))])
+@get("/recent", guards=[require(max_age=timedelta(minutes=5))])
 async def recent() -> str:
     return "recent"
 
@@ -164,9 +164,9 @@ class World:
         self.clock = SettableClock()
         self.store = store or CountingStore()
         self.coat = Coatcheck(self.store, policy=policy, clock=self.clock)
-        plugin = CoatcheckPlugin(self.coat, csrf_exempt=["/hook-by-path"])
+        self.plugin = CoatcheckPlugin(self.coat, csrf_exempt=["/hook-by-path"])
         self.app = Litestar(
-            HANDLERS, plugins=[plugin], logging_config=None, state=State({"store": self.store}), **options
+            HANDLERS, plugins=[self.plugin], logging_config=None, state=State({"store": self.store}), **options
         )
 
 
@@ -292,6 +292,17 @@ async def test_f1_other_sites_reach_the_routes_that_say_so(world: World, browser
         "/hook", "/hook-by-path", "/not-a-hook", "/sign-in", "/write",
     )}  # fmt: skip
     assert statuses == {"/hook": 200, "/hook-by-path": 200, "/not-a-hook": 403, "/sign-in": 403, "/write": 403}
+
+
+def test_all_routes_have_one_watch_over_what_is_open(
+    world: World, client: Callable[[World], TestClient[Litestar]]
+) -> None:
+    """Litestar makes a middleware for each, which would have a timer and a limit of its own."""
+    with client(world) as one:
+        cookie = {"cookie": one.post("/sign-in").headers["set-cookie"].partition(";")[0]}
+        with one.websocket_connect("/socket", headers=cookie) as connection:
+            connection.receive_text()
+            assert len(world.plugin.open_connections._watches) == 1  # of one event loop
 
 
 def test_a_websocket_has_the_principal(world: World, client: Callable[[World], TestClient[Litestar]]) -> None:

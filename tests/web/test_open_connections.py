@@ -210,6 +210,22 @@ async def test_an_access_token_is_good_until_it_expires(app: Handler) -> None:
         assert kind == "http" or line.sent[-1] == EXPIRED
 
 
+async def test_p9_news_of_others_verifies_no_token_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verifier remembers some thousand tokens; with more connections, each revocation would verify all of them."""
+    async with world(talks) as here:
+        token = (await here.coat.sessions.issue(await here.sign_in())).access_token
+        line = here.open("websocket", authorization=f"Bearer {token}")
+        await line.heard("websocket.accept")
+        here.coat.verifier._kept.clear()
+        monkeypatch.setattr("coatcheck.core.jws.verify", lambda *_, **__: pytest.fail("verified again"))
+        await here.coat.sessions.revoke_all("bob")
+        await here.look()
+        assert line.sent[-1]["type"] == "websocket.accept"
+        monkeypatch.undo()
+        await here.coat.sessions.revoke_all("ann")
+        await line.ended()
+
+
 @pytest.mark.parametrize("limit", ["idle", "absolute"])
 async def test_s6_s7_a_session_ends_by_itself(limit: str) -> None:
     """S6, S7: use elsewhere is found in the store, once the time has passed; the absolute end stays where it is."""
@@ -279,14 +295,22 @@ async def test_what_was_revoked_before_the_stream_began_ends_it_as_well() -> Non
         assert await line.ended() == ["http.response.start"]
 
 
-async def test_sealed_sessions_end_too() -> None:
+@pytest.mark.parametrize("end", [
+    lambda sessions, session: sessions.revoke(session),
+    lambda sessions, session: sessions.revoke(session.id),
+    lambda sessions, _: sessions.revoke_all("ann"),
+    lambda sessions, _: sessions.create("ann"),  # which then signs the others out
+])  # fmt: skip
+async def test_sealed_sessions_end_too(end: Any) -> None:
     """There is no store to ask; the feed and the clock say it all."""
     async with world(talks, Sealed(), idle=timedelta(minutes=30)) as here:
-        sessions = [await here.sign_in(), await here.sign_in()]
-        line, other = (here.open(**with_cookie(session)) for session in sessions)
+        mine, bobs = await here.sign_in(), await here.coat.sessions.create("bob")
+        line, other = (here.open(**with_cookie(session)) for session in (mine, bobs))
         await line.heard("websocket.accept")
         await other.heard("websocket.accept")
-        await here.coat.sessions.revoke(sessions[0].id or "")
+        keep = await end(here.coat.sessions, mine)
+        if isinstance(keep, Session):
+            await here.coat.sessions.revoke_all("ann", keep=keep)
         await line.ended()
         assert (line.sent[-1], other.sent[-1]["type"]) == (CLOSED, "websocket.accept")
         here.clock.advance(timedelta(minutes=30))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,21 @@ from asgi_browser import request as asgi_request
 from counting_store import CountingStore
 from wsgi_browser import Answer, Browser, environ, request
 
-from coatcheck import Coatcheck, ConfigurationError, Exchange, Missing, SQLiteStore, StoreUnavailable
+from coatcheck import (
+    Coatcheck,
+    ConfigurationError,
+    Cookie,
+    Exchange,
+    Malformed,
+    Missing,
+    Policy,
+    Sealed,
+    SQLiteStore,
+    StoreUnavailable,
+)
+from coatcheck.core import credentials
 from coatcheck.core.credentials import CookieNames
-from coatcheck.core.record import Record
+from coatcheck.core.record import Record, pack
 from coatcheck.run import run
 from coatcheck.testing import SettableClock
 from coatcheck.web.asgi import CoatcheckMiddleware
@@ -267,10 +279,11 @@ def test_f1_other_sites_cannot_use_the_cookie_but_where_it_is_exempt(world: Worl
     assert browser("GET", "/read").body == b""
 
 
-def test_one_path_as_csrf_exempt_is_refused() -> None:
-    """Each of its letters would have been a path."""
+@pytest.mark.parametrize("paths", ["/hook", ["/hooks/<sender>"], ["/plain", "/hooks/{sender}"]])
+def test_what_can_be_no_collection_of_paths_is_refused_as_csrf_exempt(paths: Collection[str]) -> None:
+    """Each letter of a single path would have been one, and the template of a route equals no path."""
     with pytest.raises(ConfigurationError):
-        CoatcheckWSGI(lambda *_: [], coatcheck=Coatcheck(), csrf_exempt="/hook")
+        CoatcheckWSGI(lambda *_: [], coatcheck=Coatcheck(), csrf_exempt=paths)
 
 
 def test_p6_a_store_that_is_not_there_at_the_start_keeps_nobody_from_public_pages(tmp_path: Path) -> None:
@@ -342,6 +355,26 @@ async def test_one_header_with_commas_is_read_as_in_asgi(world: World, headers: 
     assert (await asgi_request(_asgi(world.coat), "GET", "/whoever", sent)).body == b"ann"
 
 
+@pytest.mark.parametrize("name", ["__Host-session-2", "__Host-seen"])
+def test_c13_two_of_what_a_sealed_session_takes_besides_are_two_in_wsgi_as_well(name: str) -> None:
+    """ASGI and WSGI agree on them."""
+    coat = Coatcheck(Sealed())
+    cookie = run(coat.sessions.create("ann", data={"x": pack("." * 4000)})).cookie
+    assert cookie is not None
+    first, second = cookie.values
+    sent = f"__Host-session={first}; __Host-session-2={second}; __Host-seen=1"
+    names = coat.policy.cookie_names
+
+    def read(cookies: str) -> Any:
+        environ = {"REQUEST_METHOD": "GET", "wsgi.url_scheme": "https", "HTTP_COOKIE": cookies}
+        return credentials.read(request_head(environ, names).headers, names)
+
+    assert read(sent) is not None
+    for joined in (f"{sent},{name}=x", f"{sent}, {name}=x"):
+        with pytest.raises(Malformed):
+            read(joined)
+
+
 def test_a_cookie_that_may_have_been_smuggled_in_behind_a_comma_is_never_adopted(world: World) -> None:
     """C13: a sibling subdomain can set `a`, but not `__Host-session`."""
     attackers = _filled(world, [("cookie", "a=1,{cookie}")])
@@ -401,3 +434,26 @@ def _asgi(coat: Coatcheck) -> CoatcheckMiddleware:
         await send({"type": "http.response.body", "body": principal.subject.encode() if principal else b"nobody"})
 
     return CoatcheckMiddleware(app, coatcheck=coat)
+
+
+def test_an_application_within_the_application_leaves_the_exchange_outside_alone() -> None:
+    """Both have a coatcheck: each saves what is its own, and sends its own cookie, once."""
+    inner_coat = Coatcheck(policy=Policy(cookie=Cookie("__Host-inner")))
+
+    def inside(environ: Environ, start: StartResponse) -> Iterable[bytes]:
+        exchange(environ).session["inner"] = 1
+        start("200 OK", PLAIN)
+        return [str(sorted(exchange(environ).session)).encode()]
+
+    inner = CoatcheckWSGI(inside, coatcheck=inner_coat)
+
+    def outside(environ: Environ, start: StartResponse) -> Iterable[bytes]:
+        exchange(environ).session["outer"] = 1
+        return inner(environ, start)
+
+    outer = CoatcheckWSGI(outside, coatcheck=Coatcheck())
+    answer = Browser(outer)("POST", "/")
+    names = [line.partition("=")[0] for line in answer.all("set-cookie")]
+    assert (sorted(names), answer.body) == (["__Host-inner", "__Host-session"], b"['inner']")
+    inner.background.close()
+    outer.background.close()

@@ -121,7 +121,8 @@ class SessionBox(_Redacted, frozen=True):
 
         Args:
             first: the value of the session cookie.
-            more: those of the cookies that it may take besides, in order; None for each that was not sent.
+            more: those of the cookies that it may take besides, in order; None for each that was not sent. What two
+                answers at once have left over, and nothing belongs to any more, is not looked at.
             note: the value of the cookie that says when it was last seen, or None.
 
         Raises:
@@ -130,8 +131,8 @@ class SessionBox(_Redacted, frozen=True):
         Not checked: their letters and size, that the parts belong together, and that we sealed them.
         """
         parts = _BOX_HEADS.get(first[:3], 0)
-        rest = [part for part in more if part is not None]
-        if not parts or len(rest) != parts - 1 or rest != list(more[: parts - 1]):
+        rest = [part for part in more[: parts - 1] if part is not None] if parts else []
+        if not parts or len(rest) != parts - 1:
             raise Malformed("the session cookies cannot be read, or not all of them are there")
         return cls(b"".join((first[3:], *rest)).decode("latin-1"), (note or b"").decode("latin-1"))
 
@@ -196,7 +197,7 @@ class RefreshToken(_Redacted, frozen=True):
 
         Not checked: that the session lives, or that this generation may still be used.
         """
-        raw = base64url.decode(text) if len(text) == _REFRESH_SIZE * 4 // 3 else b""
+        raw = _sized(text)
         if not raw.startswith(_REFRESH_VERSION):
             raise Malformed("the refresh token cannot be read")
         body, mac = raw[:25], raw[25:]
@@ -283,6 +284,13 @@ def read_refresh(headers: Iterable[tuple[bytes, bytes]], names: CookieNames) -> 
 def valid_session_id(text: str) -> bool:
     """Return whether `text` has the form of a session id: 16 octets in canonical base64url, 22 characters."""
     return _SESSION_ID.fullmatch(text) is not None
+
+
+def _sized(text: object) -> bytes:
+    # An object, for whoever does not check types, and passes on what was in a client's JSON.
+    if isinstance(text, str | bytes) and len(text) == _REFRESH_SIZE * 4 // 3:
+        return base64url.decode(text)
+    return b""
 
 
 def _bearer(authorizations: list[bytes], _cookies: list[bytes], _names: CookieNames) -> AccessToken | None:

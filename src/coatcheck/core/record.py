@@ -246,7 +246,10 @@ def _require_plain(value: Any, depth: int) -> None:
         for inner in value.values() if kind is dict else value:
             _require_plain(inner, depth - 1)
     elif value is not None and kind not in (bool, float, str, bytes):
-        raise InvalidValue(f"session data must be plain data, not {kind.__name__}")
+        raise InvalidValue(
+            f"session data must be plain data (None, bool, int, float, str, bytes; lists and dictionaries of these), "
+            f"not {kind.__name__}"
+        )
 
 
 def editing(function: Callable[[dict[str, Any]], None]) -> Callable[[Mapping[str, bytes]], dict[str, bytes]]:

@@ -28,6 +28,7 @@ from coatcheck.errors import InvalidValue, StoreUnavailable
 BOX_KEYS: Final = "sealed-session"
 NOTE_KEYS: Final = "sealed-session seen"
 
+LINE_SIZE: Final = 16  # octets
 MAX_TEXT: Final = MAX_PARTS * PART_SIZE
 MAX_RECORD: Final = MAX_TEXT * 3 // 4 - 33  # octets: without version, key id, nonce and tag
 
@@ -39,7 +40,7 @@ def seal_record(record: Record, *, keys: Sequence[bytes], name: str, nonce: byte
     """Return the box that holds a session.
 
     Args:
-        record: its digest is left out: who has the box has the session, and there is no other secret.
+        record: of its digest only the session's line stays, for who has the box has the session: there is no secret.
         keys: as `Keyring.derive(BOX_KEYS)` returns them.
         name: of the session cookie.
         nonce: 12 random bytes, new for every call.
@@ -47,7 +48,7 @@ def seal_record(record: Record, *, keys: Sequence[bytes], name: str, nonce: byte
     Raises:
         InvalidValue: it is larger than the cookies that a session may take.
     """
-    encoded = msgspec.structs.replace(record, digest=b"").encode()
+    encoded = msgspec.structs.replace(record, digest=record.digest[:LINE_SIZE]).encode()
     if len(encoded) > MAX_RECORD:
         raise InvalidValue(
             f"the sealed session takes {len(encoded)} octets, and its {MAX_PARTS} cookies hold {MAX_RECORD}: "
@@ -70,6 +71,14 @@ def open_record(box: SessionBox, *, keys: Sequence[bytes], name: str) -> Record:
         return Record.decode(data)
     except StoreUnavailable:
         raise StoreUnavailable("a newer version has sealed this session") from None
+
+
+def line_of(record: Record) -> str:
+    """Return what names a session and all that comes of it by rotations, in the form of a session's id.
+
+    It is random, and made when the session begins. It is no secret: ends of sessions are told by it.
+    """
+    return base64url.encode(record.digest[:LINE_SIZE])
 
 
 def write_note(record: Record, *, key: bytes, name: str) -> str:

@@ -11,32 +11,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.payload import Payload
+from yarl import URL
 
 from coatcheck.compose import Coatcheck
-from coatcheck.errors import CoatcheckError, ConfigurationError, CrossSite, StoreUnavailable
+from coatcheck.errors import CoatcheckError, ConfigurationError, CrossSite
 from coatcheck.exchange import Exchange
 from coatcheck.request_head import Headers, RequestHead
 from coatcheck.standing import ExchangeStanding
-from coatcheck.web.answer import (
-    OPENING_SECONDS,
-    SERVER_ERROR,
-    PlainHTTP,
-    answer,
-    is_ours_to_answer,
-    presents_a_credential,
-)
+from coatcheck.web.answer import SERVER_ERROR, PlainHTTP, answer, is_ours_to_answer
+from coatcheck.web.exempt import csrf_exempt, exempt_paths, is_exempt
 from coatcheck.web.open_connections import FAREWELL_SECONDS, OpenConnection, OpenConnections, close_code
+from coatcheck.web.opening import open_for, open_with_application
 
 __all__ = ["csrf_exempt", "exchange", "init_app"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-View = TypeVar("View", bound=Callable[..., Any])
 
-_EXEMPT: Final = "_coatcheck_csrf_exempt"  # on a handler
 _log = logging.getLogger("coatcheck")
 
 
@@ -54,7 +48,7 @@ def init_app(app: web.Application, coatcheck: Coatcheck, *, csrf_exempt: Collect
         csrf_exempt: paths at which other sites may send unsafe requests; the decorator `csrf_exempt` marks handlers.
 
     Raises:
-        ConfigurationError: `csrf_exempt` is a single path.
+        ConfigurationError: `csrf_exempt` is a single path, or has the template of a route in it.
     """
     adapter = _Adapter(coatcheck, csrf_exempt)
 
@@ -71,41 +65,28 @@ def exchange(request: web.BaseRequest) -> Exchange:
     """Return the Exchange of a request.
 
     Raises:
-        ConfigurationError: `init_app` was not called.
+        ConfigurationError: `init_app` was not called, or after a middleware that asks was added.
     """
     carried: _Carried | None = request.get(_CARRIED)
     if carried is None:
-        raise ConfigurationError("no exchange: init_app(app, coatcheck) makes one for each request")
+        raise ConfigurationError("no exchange: call init_app(app, coatcheck), before middlewares that ask are added")
     return carried.exchange
-
-
-def csrf_exempt(handler: View) -> View:
-    """Mark a handler as one that other sites may send unsafe requests to: for webhooks and the like.
-
-    It stands below the route: `@routes.post("/hook")`, and then `@csrf_exempt`.
-    """
-    setattr(handler, _EXEMPT, True)
-    return handler
 
 
 class _Adapter:
     """What is done with the requests of one application."""
 
     def __init__(self, coatcheck: Coatcheck, csrf_exempt: Collection[str]) -> None:
-        if isinstance(csrf_exempt, str):
-            raise ConfigurationError("csrf_exempt is a collection of paths; a single one is [path]")
         self._coatcheck = coatcheck
-        self._csrf_exempt = frozenset(csrf_exempt)
+        # As the router compares them: "/hooks%2Fx", which is one segment to it, is not "/hooks/x".
+        self._csrf_exempt = frozenset(URL.build(path=path).path_safe for path in exempt_paths(csrf_exempt))
+        self._own = web.RequestKey("coatcheck", _Carried)  # an application within this one may have another
         self._plain_http = PlainHTTP()
         self._open_connections = OpenConnections(coatcheck.verifier)
 
     async def live(self, _app: web.Application) -> AsyncIterator[None]:
         """Open and close the coatcheck with the application."""
-        try:
-            await self._coatcheck.open()
-        except StoreUnavailable as error:
-            # The application starts nevertheless, and each request tries again (P6).
-            _log.warning("not opened at start-up: %s (%s)", error, error.__cause__ or "no more is known")
+        await open_with_application(self._coatcheck)
         yield
         await self._coatcheck.close()
 
@@ -129,10 +110,11 @@ class _Adapter:
 
     async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
         """Be told that a response is about to start: one that streams, or one that `serve` has seen already."""
-        carried: _Carried | None = request.get(_CARRIED)
+        carried = request.get(self._own)
         if carried is None:
             return
         if not carried.dressed:
+            response.cookies.clear()  # they are among its headers by now
             try:
                 await self._dress(carried, response)
             except CoatcheckError:
@@ -147,24 +129,15 @@ class _Adapter:
     async def _begin(self, request: web.Request, carried: _Carried) -> None:
         head = _head(request)
         if not self._coatcheck.is_open:
-            await self._open(head)
+            await open_for(head, self._coatcheck)
         found = await Exchange.begin(head, self._coatcheck.sessions, self._coatcheck.verifier)
         try:
             found.require_same_site()
         except CrossSite:
-            if request.path not in self._csrf_exempt and not hasattr(request.match_info.handler, _EXEMPT):
+            if request.rel_url.path_safe not in self._csrf_exempt and not is_exempt(request.match_info.handler):
                 raise
         carried.exchange = found
-        request[_CARRIED] = carried
-
-    async def _open(self, head: RequestHead) -> None:
-        """Open the coatcheck; who comes without a credential needs no store (P6)."""
-        try:
-            async with asyncio.timeout(OPENING_SECONDS):
-                await self._coatcheck.open()
-        except (StoreUnavailable, TimeoutError) as error:
-            if presents_a_credential(head, self._coatcheck.policy):
-                raise StoreUnavailable("the store is not open yet") from error
+        request[_CARRIED] = request[self._own] = carried
 
     async def _finish(self, carried: _Carried, response: web.StreamResponse) -> None:
         if not carried.dressed:

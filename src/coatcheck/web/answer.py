@@ -7,13 +7,9 @@ import logging
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from coatcheck.core import challenge, credentials, csrf
-from coatcheck.core.policy import Policy
-from coatcheck.errors import CoatcheckError, CredentialError
+from coatcheck.core import challenge, csrf
+from coatcheck.errors import CoatcheckError
 from coatcheck.request_head import Headers, RequestHead
-
-OPENING_SECONDS = 1.0
-"""So long a request waits for the store to be opened; that goes on for those who come later (P6)."""
 
 SERVER_ERROR = 500
 # What a refusal depends on: the credential, and where the request comes from (F9).
@@ -46,14 +42,6 @@ def answer(error: CoatcheckError) -> Answer:
 def is_ours_to_answer(error: CoatcheckError) -> bool:
     """Say whether an error is about the request; those of 500 are about the program, and are the framework's."""
     return error.status != SERVER_ERROR
-
-
-def presents_a_credential(head: RequestHead, policy: Policy) -> bool:
-    """Say whether a request needs the store; who comes without a credential does not (P6)."""
-    try:
-        return credentials.read(head.headers, policy.cookie_names) is not None
-    except CredentialError:
-        return False  # it is refused without a look into the store
 
 
 class PlainHTTP:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Collection
 from typing import Any
 
 from coatcheck.compose import Coatcheck
-from coatcheck.errors import CoatcheckError, ConfigurationError, CrossSite, StoreUnavailable
+from coatcheck.errors import CoatcheckError, ConfigurationError, CrossSite
 from coatcheck.exchange import Exchange
 from coatcheck.request_head import RequestHead
 from coatcheck.standing import ExchangeStanding, Standing
-from coatcheck.web.answer import (
-    OPENING_SECONDS,
-    SERVER_ERROR,
-    PlainHTTP,
-    is_ours_to_answer,
-    presents_a_credential,
-)
+from coatcheck.web.answer import SERVER_ERROR, PlainHTTP, is_ours_to_answer
 from coatcheck.web.asgi_connection import App, ASGIConnection, Message, Receive, Scope, Send, refuse
+from coatcheck.web.exempt import exempt_paths
 from coatcheck.web.open_connections import OpenConnections
+from coatcheck.web.opening import open_for, open_with_application
 
 __all__ = ["App", "CoatcheckMiddleware", "Message", "Receive", "Scope", "Send", "exchange", "refuse", "request_head"]
 
 _HTTP_SCHEMES = {"ws": "http", "wss": "https"}
 _CARRIES_HEADERS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
-_log = logging.getLogger("coatcheck")
 
 
 class CoatcheckMiddleware:
@@ -46,14 +39,15 @@ class CoatcheckMiddleware:
         app: the application.
         coatcheck: opened with the application's lifespan, or at the first request where there is none.
         csrf_exempt: paths at which other sites may send unsafe requests, for webhooks and the like.
+
+    Raises:
+        ConfigurationError: `csrf_exempt` is a single path, or has the template of a route in it.
     """
 
     def __init__(self, app: App, *, coatcheck: Coatcheck, csrf_exempt: Collection[str] = ()) -> None:
         self.app = app
         self.coatcheck = coatcheck
-        if isinstance(csrf_exempt, str):
-            raise ConfigurationError("csrf_exempt is a collection of paths; a single one is [path]")
-        self.csrf_exempt = frozenset(csrf_exempt)
+        self.csrf_exempt = exempt_paths(csrf_exempt)
         self.plain_http = PlainHTTP()
         self.open_connections = OpenConnections(coatcheck.verifier)
 
@@ -74,11 +68,7 @@ class CoatcheckMiddleware:
         async def receive_and_open() -> Message:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                try:
-                    await self.coatcheck.open()
-                except StoreUnavailable as error:
-                    # The application starts nevertheless, and each request tries again (P6).
-                    _log.warning("not opened at start-up: %s (%s)", error, error.__cause__ or "no more is known")
+                await open_with_application(self.coatcheck)
             return message
 
         try:
@@ -91,7 +81,7 @@ class CoatcheckMiddleware:
         try:
             head = request_head(scope)
             if not self.coatcheck.is_open:
-                await self._open(head)
+                await open_for(head, self.coatcheck)
             found = await Exchange.begin(head, self.coatcheck.sessions, self.coatcheck.verifier)
             responder.exchange = found
             try:
@@ -108,15 +98,6 @@ class CoatcheckMiddleware:
             if responder.started or not is_ours_to_answer(error):
                 raise
             await refuse(scope, send, error)
-
-    async def _open(self, head: RequestHead) -> None:
-        """Open the coatcheck; who comes without a credential needs no store (P6)."""
-        try:
-            async with asyncio.timeout(OPENING_SECONDS):
-                await self.coatcheck.open()
-        except (StoreUnavailable, TimeoutError) as error:
-            if presents_a_credential(head, self.coatcheck.policy):
-                raise StoreUnavailable("the store is not open yet") from error
 
 
 class _Responder(ASGIConnection):
@@ -154,11 +135,14 @@ def exchange(request: Any) -> Exchange:
     """Return the Exchange of a request or connection that has a `scope`, as Starlette's and FastAPI's have.
 
     Raises:
-        ConfigurationError: the middleware is not installed.
+        ConfigurationError: the middleware is not installed, or is further inside than what asks.
     """
     found: Exchange | None = request.scope.get("coatcheck")
     if found is None:
-        raise ConfigurationError("no exchange: install it, app.add_middleware(CoatcheckMiddleware, coatcheck=...)")
+        raise ConfigurationError(
+            "no exchange: coatcheck is not installed (add_middleware, init_app, CoatcheckPlugin), or further inside "
+            "than what asks for it; with add_middleware the last one is the outermost"
+        )
     return found
 
 

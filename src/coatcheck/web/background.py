@@ -16,7 +16,9 @@ from typing import Any, Final
 
 from coatcheck.compose import Coatcheck
 from coatcheck.errors import StoreUnavailable
+from coatcheck.request_head import RequestHead
 from coatcheck.run import run
+from coatcheck.web.opening import OPENING_SECONDS, refuse_if_needed
 
 _CLOSE_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 1.0
@@ -65,6 +67,17 @@ class Background:
             opening.result(wait)
         except (TimeoutError, CancelledError):
             raise StoreUnavailable("the store is not open yet") from None
+
+    def open_for(self, head: RequestHead) -> None:
+        """Open the coatcheck for a request.
+
+        Raises:
+            StoreUnavailable: it cannot be opened, or not in time, and the request has a credential.
+        """
+        try:
+            self.open(OPENING_SECONDS)
+        except StoreUnavailable as error:
+            refuse_if_needed(head, self._coatcheck, error)
 
     def close(self) -> None:
         """Close the coatcheck, the connections of other threads included, and end the thread; `open` begins anew."""

@@ -12,7 +12,7 @@ from coatcheck.core.claims import Principal
 from coatcheck.core.credentials import AccessToken, CookieNames
 from coatcheck.errors import CoatcheckError, ConfigurationError, Missing
 from coatcheck.run import offload
-from coatcheck.standing import FOREVER, Standing, refuses
+from coatcheck.standing import FOREVER, HeardOf, Standing
 from coatcheck.verifier import RemoteVerifier
 from coatcheck.web.answer import is_ours_to_answer
 from coatcheck.web.asgi_connection import App, ASGIConnection, Message, Receive, Scope, Send, refuse
@@ -142,17 +142,18 @@ class _Connection(ASGIConnection):
 class _TokenStanding:
     """The standing of an access token, or of none."""
 
-    __slots__ = ("_token", "_verifier")
+    __slots__ = ("_heard_of", "_token", "_verifier")
 
     def __init__(self, token: str | None, verifier: RemoteVerifier) -> None:
         self._token = token
         self._verifier = verifier
+        self._heard_of = HeardOf(verifier)
 
     def ends_at(self) -> int:
         return FOREVER if self._token is None else self._verifier.ends_at(self._token)
 
     def is_suspect(self) -> bool:
-        return self._token is not None and refuses(self._verifier, self._token)
+        return self._token is not None and self._heard_of(self._token)
 
     async def renew(self) -> None:
         if self._token is not None:

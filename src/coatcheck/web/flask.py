@@ -8,8 +8,8 @@ current_exchange().require(scopes=["notes"])  an error that a view lets pass is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterator
+from typing import Any
 
 from flask import Flask, Request, Response, request
 from flask.sessions import SessionInterface, SessionMixin
@@ -22,13 +22,11 @@ from coatcheck.exchange import Exchange
 from coatcheck.run import run
 from coatcheck.web.answer import answer, is_ours_to_answer
 from coatcheck.web.background import Background
+from coatcheck.web.exempt import csrf_exempt, is_exempt
 from coatcheck.web.wsgi import REFUSED, CoatcheckWSGI, Environ, exchange, native
 
 __all__ = ["FlaskSession", "csrf_exempt", "current_exchange", "init_app", "run"]
 
-View = TypeVar("View", bound=Callable[..., Any])
-
-_EXEMPT = "_coatcheck_csrf_exempt"  # on a view
 _ALONE = "coatcheck.alone"  # in an environ: the Exchange that no middleware finishes
 
 
@@ -44,7 +42,7 @@ def init_app(app: Flask, coatcheck: Coatcheck, *, csrf_exempt: Collection[str] =
         csrf_exempt: paths at which other sites may send unsafe requests; the decorator `csrf_exempt` marks views.
 
     Raises:
-        ConfigurationError: `csrf_exempt` is a single path.
+        ConfigurationError: `csrf_exempt` is a single path, or has the template of a route in it.
     """
     # Flask finds its WSGI application by this attribute, and says that it is there to be wrapped.
     wrapped = _FlaskWSGI(app, coatcheck, csrf_exempt)
@@ -61,15 +59,6 @@ def current_exchange() -> Exchange:
         ConfigurationError: `init_app` was not called.
     """
     return exchange(request.environ)
-
-
-def csrf_exempt(view: View) -> View:
-    """Mark a view as one that other sites may send unsafe requests to: for webhooks and the like.
-
-    It stands below the route: `@app.post("/hook")`, and then `@csrf_exempt`.
-    """
-    setattr(view, _EXEMPT, True)
-    return view
 
 
 class FlaskSession(SessionMixin):
@@ -149,12 +138,12 @@ class _FlaskWSGI(CoatcheckWSGI):
         self._flask = app
 
     def exempts(self, environ: Environ) -> bool:
-        return super().exempts(environ) or hasattr(self._view(environ), _EXEMPT)
+        return super().exempts(environ) or is_exempt(self._view(environ))
 
     def _view(self, environ: Environ) -> object:
         """Return the view that the request is for, or None."""
-        adapter = self._flask.create_url_adapter(self._flask.request_class(environ))
         try:
+            adapter = self._flask.create_url_adapter(self._flask.request_class(environ))
             endpoint = adapter.match()[0] if adapter is not None else ""
         except HTTPException:
             return None

@@ -6,7 +6,6 @@ an exception before a middleware sees it, unless its handler raises: ours does, 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from copy import copy
@@ -32,12 +31,14 @@ from coatcheck.core.claims import Principal
 from coatcheck.core.policy import Policy
 from coatcheck.core.record import words
 from coatcheck.core.session import Session
-from coatcheck.errors import CoatcheckError, StoreUnavailable
+from coatcheck.errors import CoatcheckError
 from coatcheck.exchange import Exchange
 from coatcheck.web import asgi
 from coatcheck.web.answer import SERVER_ERROR, PlainHTTP
 from coatcheck.web.asgi import App, Message, Receive, Scope, Send, exchange
+from coatcheck.web.exempt import exempt_paths
 from coatcheck.web.open_connections import OpenConnections
+from coatcheck.web.opening import open_with_application
 
 __all__ = [
     "CoatcheckPlugin",
@@ -45,7 +46,7 @@ __all__ = [
     "CurrentPrincipal",
     "CurrentSession",
     "exchange",
-    "requires",
+    "require",
 ]
 
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -54,7 +55,6 @@ Guard = Callable[[Connection, BaseRouteHandler], None]
 # What is about the request; the rest is about the program, and Litestar's 500 (see `is_ours_to_answer`).
 ANSWERED = tuple(kind for kind in CoatcheckError.__subclasses__() if kind.status != SERVER_ERROR)
 _REFUSED = "coatcheck.refused"
-_log = logging.getLogger("coatcheck")
 
 
 class CoatcheckPlugin(InitPlugin):
@@ -67,11 +67,14 @@ class CoatcheckPlugin(InitPlugin):
     Args:
         coatcheck: opened and closed with the application's lifespan.
         csrf_exempt: paths at which other sites may send unsafe requests, besides the routes that say so.
+
+    Raises:
+        ConfigurationError: `csrf_exempt` is a single path, or has the template of a route in it.
     """
 
     def __init__(self, coatcheck: Coatcheck, csrf_exempt: Collection[str] = ()) -> None:
         self.coatcheck = coatcheck
-        self.csrf_exempt = csrf_exempt
+        self.csrf_exempt = exempt_paths(csrf_exempt)
         # Of all routes together, though each has a middleware of its own.
         self.plain_http = PlainHTTP()
         self.open_connections = OpenConnections(coatcheck.verifier)
@@ -89,19 +92,15 @@ class CoatcheckPlugin(InitPlugin):
 
     @asynccontextmanager
     async def _live(self, _app: Litestar) -> AsyncGenerator[None, None]:
-        try:
-            await self.coatcheck.open()
-        except StoreUnavailable as error:
-            # The application starts nevertheless, and each request tries again (P6).
-            _log.warning("not opened at start-up: %s (%s)", error, error.__cause__ or "no more is known")
+        await open_with_application(self.coatcheck)
         try:
             yield
         finally:
             await self.coatcheck.close()
 
 
-def requires(*, scopes: Collection[str] = (), max_age: timedelta | None = None, amr: Collection[str] = ()) -> Guard:
-    """Return a guard that lets only some principals pass: `@get("/notes", guards=[requires(scopes=["notes"])])`.
+def require(*, scopes: Collection[str] = (), max_age: timedelta | None = None, amr: Collection[str] = ()) -> Guard:
+    """Return a guard that lets only some principals pass: `@get("/notes", guards=[require(scopes=["notes"])])`.
 
     Args:
         scopes: all of these must have been granted at the sign-in.
@@ -160,9 +159,14 @@ class _Middleware(asgi.CoatcheckMiddleware):
     def __init__(self, app: App, *, plugin: CoatcheckPlugin) -> None:
         super().__init__(_Inside(app), coatcheck=plugin.coatcheck, csrf_exempt=plugin.csrf_exempt)
         self.plain_http = plugin.plain_http
+        self.open_connections = plugin.open_connections
 
     def exempts(self, scope: Scope) -> bool:
-        return scope["route_handler"].opt.get("csrf_exempt") is True or super().exempts(scope)
+        handler = scope["route_handler"]
+        if handler.opt.get("csrf_exempt") is True:
+            return True
+        # By now the path of what is mounted is that below its mount, which may look like one that is exempt.
+        return not getattr(handler, "is_mount", False) and super().exempts(scope)
 
 
 class _Inside:

@@ -8,17 +8,18 @@ current_exchange().require(scopes=["notes"])  an error that a view lets pass is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any, TypeVar, cast
+from collections.abc import Collection
+from typing import Any, cast
 
 from quart import Quart, Response, has_websocket_context, request, websocket
 from quart.sessions import SessionInterface, SessionMixin
 from quart.wrappers.base import BaseRequestWebsocket
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from coatcheck.compose import Coatcheck
-from coatcheck.errors import CoatcheckError, ConfigurationError
+from coatcheck.errors import CoatcheckError
 from coatcheck.exchange import Exchange
 from coatcheck.web.answer import is_ours_to_answer
 from coatcheck.web.asgi import (
@@ -32,13 +33,12 @@ from coatcheck.web.asgi import (
     refuse,
     request_head,
 )
+from coatcheck.web.exempt import csrf_exempt, is_exempt
 from coatcheck.web.flask import FlaskSession
+from coatcheck.web.wsgi import native
 
 __all__ = ["csrf_exempt", "current_exchange", "init_app"]
 
-View = TypeVar("View", bound=Callable[..., Any])
-
-_EXEMPT = "_coatcheck_csrf_exempt"  # on a view
 _ALONE = "coatcheck.alone"  # in a scope: the Exchange that no middleware finishes
 _REFUSED = "coatcheck.refused"  # in a scope: the error of ours that a view let pass
 
@@ -54,7 +54,7 @@ def init_app(app: Quart, coatcheck: Coatcheck, *, csrf_exempt: Collection[str] =
         csrf_exempt: paths at which other sites may send unsafe requests; the decorator `csrf_exempt` marks views.
 
     Raises:
-        ConfigurationError: `csrf_exempt` is a single path.
+        ConfigurationError: `csrf_exempt` is a single path, or has the template of a route in it.
     """
     inside = _Inside(cast("App", app.asgi_app))
     # Quart finds its ASGI application by this attribute, and says that it is there to be wrapped.
@@ -69,19 +69,7 @@ def current_exchange() -> Exchange:
     Raises:
         ConfigurationError: `init_app` was not called.
     """
-    found: Exchange | None = _scope().get("coatcheck")
-    if found is None:
-        raise ConfigurationError("no exchange: init_app(app, coatcheck) makes one for each request")
-    return found
-
-
-def csrf_exempt(view: View) -> View:
-    """Mark a view as one that other sites may send unsafe requests to: for webhooks and the like.
-
-    It stands below the route: `@app.post("/hook")`, and then `@csrf_exempt`.
-    """
-    setattr(view, _EXEMPT, True)
-    return view
+    return exchange(_current())
 
 
 class _Middleware(CoatcheckMiddleware):
@@ -90,18 +78,33 @@ class _Middleware(CoatcheckMiddleware):
         self._quart = quart
 
     def exempts(self, scope: Scope) -> bool:
-        return super().exempts(scope) or hasattr(self._view(scope), _EXEMPT)
+        return super().exempts(scope) or is_exempt(self._view(scope))
 
     def _view(self, scope: Scope) -> object:
         """Return the view that a request or WebSocket is for, or None."""
-        is_websocket = scope["type"] == "websocket"
         try:
-            endpoint, _ = self._quart.url_map.bind("").match(
-                scope["path"], "GET" if is_websocket else scope["method"], websocket=is_websocket
-            )
+            adapter = self._quart.create_url_adapter(_asked(scope))
+            endpoint = adapter.match(websocket=scope["type"] == "websocket")[0] if adapter is not None else ""
         except HTTPException:
             return None
         return self._quart.view_functions.get(endpoint)
+
+
+def _asked(scope: Scope) -> BaseRequestWebsocket:
+    """Return what Quart's routing looks at: the host, for subdomains, and the path below where a proxy has put it."""
+    path, root = scope["path"], scope.get("root_path", "")
+    if root:
+        path = path.removeprefix(root) if path.startswith(root) else ""
+    return BaseRequestWebsocket(
+        scope.get("method", "GET"),
+        scope["scheme"],
+        path or " ",  # at which Quart finds nothing
+        scope["query_string"],
+        Headers(native(list(scope["headers"]))),
+        root,
+        scope.get("http_version", "1.1"),
+        cast("Any", scope),
+    )
 
 
 class _Inside:
@@ -129,12 +132,12 @@ class _Inside:
 async def _let_pass(error: CoatcheckError) -> Response:
     if not is_ours_to_answer(error):
         raise error
-    _scope()[_REFUSED] = error
+    _current().scope[_REFUSED] = error
     return Response("", error.status)  # which does not leave
 
 
-def _scope() -> Scope:
-    return cast("Scope", (websocket if has_websocket_context() else request).scope)
+def _current() -> Any:
+    return websocket if has_websocket_context() else request
 
 
 class _Sessions(SessionInterface):
@@ -161,5 +164,4 @@ class _Sessions(SessionInterface):
             return
         await session.unfinished.finish()
         if response is not None:
-            dressed = session.unfinished.dress(())
-            response.headers.extend([(name.decode("latin-1"), value.decode("latin-1")) for name, value in dressed])
+            response.headers.extend(native(session.unfinished.dress(())))

@@ -14,6 +14,7 @@ from coatcheck.core.claims import Principal
 from coatcheck.exchange import Exchange
 from coatcheck.web import asgi
 from coatcheck.web.asgi import App, Scope, exchange
+from coatcheck.web.exempt import exempt_routes
 
 __all__ = ["CoatcheckBackend", "CoatcheckMiddleware", "CoatcheckUser", "exchange"]
 
@@ -28,17 +29,27 @@ class CoatcheckMiddleware(asgi.CoatcheckMiddleware):
         app: the application.
         coatcheck: opened with the application's lifespan, or at the first request where there is none.
         csrf_exempt: the paths of routes to which other sites may send unsafe requests, as the routes have them:
-            "/hook", "/hooks/{sender}".
+            "/hook", "/hooks/{sender}". Whatever such a path matches is exempt, "/hooks/settings" too.
+
+    Raises:
+        ConfigurationError: `csrf_exempt` is a single path.
     """
 
     def __init__(self, app: App, *, coatcheck: Coatcheck, csrf_exempt: Collection[str] = ()) -> None:
-        super().__init__(app, coatcheck=coatcheck, csrf_exempt=csrf_exempt)
-        self._templates = tuple(compile_path(path)[0] for path in self.csrf_exempt if "{" in path)
+        super().__init__(app, coatcheck=coatcheck)
+        self._routes = tuple(compile_path(path)[0] for path in exempt_routes(csrf_exempt))
 
     def exempts(self, scope: Scope) -> bool:
         """Say whether other sites may send this request."""
-        path = scope["path"]
-        return path in self.csrf_exempt or any(template.match(path) for template in self._templates)
+        path = _route_path(scope)
+        return any(route.match(path) for route in self._routes)
+
+
+def _route_path(scope: Scope) -> str:
+    """Return the path that Starlette's routes see: below where the application is mounted, or a proxy has put it."""
+    path: str = scope["path"]
+    below = path.removeprefix(scope.get("root_path", ""))
+    return below if below[:1] in ("", "/") else path
 
 
 class CoatcheckUser(BaseUser):

@@ -16,19 +16,13 @@ from typing import Any
 
 from coatcheck.compose import Coatcheck
 from coatcheck.core.credentials import CookieNames
-from coatcheck.errors import CoatcheckError, ConfigurationError, CrossSite, StoreUnavailable
+from coatcheck.errors import CoatcheckError, ConfigurationError, CrossSite
 from coatcheck.exchange import Exchange
 from coatcheck.request_head import Headers, RequestHead
 from coatcheck.run import run
-from coatcheck.web.answer import (
-    OPENING_SECONDS,
-    SERVER_ERROR,
-    PlainHTTP,
-    answer,
-    is_ours_to_answer,
-    presents_a_credential,
-)
+from coatcheck.web.answer import SERVER_ERROR, PlainHTTP, answer, is_ours_to_answer
 from coatcheck.web.background import Background
+from coatcheck.web.exempt import exempt_paths
 
 Environ = dict[str, Any]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -60,14 +54,15 @@ class CoatcheckWSGI:
         app: the application.
         coatcheck: opened at the first request of a process, in a thread of its own.
         csrf_exempt: paths (`PATH_INFO`) at which other sites may send unsafe requests, for webhooks and the like.
+
+    Raises:
+        ConfigurationError: `csrf_exempt` is a single path, or has the template of a route in it.
     """
 
     def __init__(self, app: App, *, coatcheck: Coatcheck, csrf_exempt: Collection[str] = ()) -> None:
         self.app = app
         self.coatcheck = coatcheck
-        if isinstance(csrf_exempt, str):
-            raise ConfigurationError("csrf_exempt is a collection of paths; a single one is [path]")
-        self.csrf_exempt = frozenset(csrf_exempt)
+        self.csrf_exempt = exempt_paths(csrf_exempt)
         self.background = Background(coatcheck)
         self._plain_http = PlainHTTP()
 
@@ -75,7 +70,7 @@ class CoatcheckWSGI:
         """Serve one request."""
         response = _Response(environ, start_response, self._plain_http)
         try:
-            self.begin(environ)
+            response.exchange = self.begin(environ)
             return response.of(self.app(environ, response.start_response))
         except CoatcheckError as error:
             return response.refused(error)
@@ -89,7 +84,7 @@ class CoatcheckWSGI:
         """
         head = request_head(environ, self.coatcheck.policy.cookie_names)
         if not self.coatcheck.is_open:
-            self._open(head)
+            self.background.open_for(head)
         found = run(Exchange.begin(head, self.coatcheck.sessions, self.coatcheck.verifier))
         try:
             found.require_same_site()
@@ -104,14 +99,6 @@ class CoatcheckWSGI:
         path: str = environ.get("PATH_INFO", "")
         return _octets(path).decode("utf-8", "replace") in self.csrf_exempt
 
-    def _open(self, head: RequestHead) -> None:
-        """Open the coatcheck; who comes without a credential needs no store (P6)."""
-        try:
-            self.background.open(OPENING_SECONDS)
-        except StoreUnavailable as error:
-            if presents_a_credential(head, self.coatcheck.policy):
-                raise StoreUnavailable("the store is not open yet") from error
-
 
 class _Response:
     """What is between application and server: it lets nothing leave before the session is saved.
@@ -120,7 +107,11 @@ class _Response:
     to send: until then the application may take it back (with an `exc_info`), and an error of ours may answer.
     """
 
-    __slots__ = ("_body", "_chunks", "_environ", "_failed", "_head", "_plain_http", "_server", "_started", "_write")
+    __slots__ = (
+        "_body", "_chunks", "_environ", "_failed", "_head", "_plain_http", "_server", "_started", "_write", "exchange",
+    )  # fmt: skip
+
+    exchange: Exchange  # not that of the environ, which an application within the application may have replaced
 
     def __init__(self, environ: Environ, server: StartResponse, plain_http: PlainHTTP) -> None:
         self._environ = environ
@@ -203,7 +194,7 @@ class _Response:
         self._write = self._server(status, headers)
 
     def _dressed(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        found = exchange(self._environ)
+        found = self.exchange
         if not self._failed:
             run(found.finish())
         dressed = found.dress([(_octets(name), _octets(value)) for name, value in headers])
@@ -212,20 +203,21 @@ class _Response:
 
     def _end(self) -> None:
         """Save what a streamed body changed."""
-        if not self._failed and exchange(self._environ).session.pending():
-            run(exchange(self._environ).finish())
+        if not self._failed and self.exchange.session.pending():
+            run(self.exchange.finish())
 
 
 def exchange(environ: Environ) -> Exchange:
     """Return the Exchange of a request.
 
     Raises:
-        ConfigurationError: the middleware is not installed.
+        ConfigurationError: the middleware is not installed, or is further inside than what asks.
     """
     found: Exchange | None = environ.get("coatcheck")
     if found is None:
         raise ConfigurationError(
-            "no exchange: CoatcheckWSGI(app, coatcheck=...) makes it; in Flask, init_app(app, ...)"
+            "no exchange: coatcheck is not installed (CoatcheckWSGI; in Flask init_app), or further inside than what "
+            "asks for it"
         )
     return found
 
@@ -264,8 +256,9 @@ def request_head(environ: Environ, names: CookieNames) -> EnvironHead:
         headers.append((b"cookie", _octets(cookie)))
         if "," in cookie:
             headers += _second_cookies(cookie, names)
+    websocket = environ.get("HTTP_UPGRADE", "").strip().lower() == "websocket"
     return EnvironHead(
-        method=environ["REQUEST_METHOD"],
+        method="CONNECT" if websocket else environ["REQUEST_METHOD"],
         scheme=environ["wsgi.url_scheme"],
         headers=headers,
         address=environ.get("REMOTE_ADDR") or "",
@@ -291,7 +284,7 @@ def _second_authorization(joined: str) -> Headers:
 def _second_cookies(joined: str, names: CookieNames) -> Headers:
     """Return a cookie that cannot be read for each of ours that may stand at the beginning of a second header."""
     pairs = {pair.partition("=")[0].strip(" \t") for pair in joined.split(",")[1:]}
-    ours = (names.session, names.access, names.refresh)
+    ours = (names.session, *names.more, names.seen, names.access, names.refresh)
     return [(b"cookie", name + b"=") for name in ours if name.decode("ascii") in pairs]
 
 

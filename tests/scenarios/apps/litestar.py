@@ -10,7 +10,7 @@ from litestar.exceptions import WebSocketDisconnect
 from litestar.params import FromQuery
 
 from coatcheck import Coatcheck, Grant
-from coatcheck.web.litestar import CoatcheckPlugin, CurrentExchange, CurrentPrincipal, requires
+from coatcheck.web.litestar import CoatcheckPlugin, CurrentExchange, CurrentPrincipal, require
 
 OK = {"ok": True}
 AnyRequest = Request[Any, Any, Any]
@@ -99,12 +99,12 @@ async def sign_out_others(exchange: CurrentExchange) -> dict[str, int]:
     return {"ended": await exchange.sign_out_others()}
 
 
-@get("/notes", guards=[requires(scopes=("notes",))])
+@get("/notes", guards=[require(scopes=("notes",))])
 async def notes() -> dict[str, bool]:
     return OK
 
 
-@get("/admin", guards=[requires(scopes=("admin",))])
+@get("/admin", guards=[require(scopes=("admin",))])
 async def admin() -> dict[str, bool]:
     return OK
 

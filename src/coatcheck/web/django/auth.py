@@ -28,7 +28,12 @@ class AuthenticationMiddleware(ByTheSession):
     """
 
     def process_request(self, request: HttpRequest) -> None:
-        """Set `request.user` and `request.auser`; both are looked up when they are asked for."""
+        """Set `request.user` and `request.auser`; both are looked up when they are asked for.
+
+        Raises:
+            ConfigurationError: CoatcheckMiddleware is not installed, or comes after this one.
+        """
+        exchange(request)  # or Django would ask for its own SessionMiddleware
         super().process_request(request)
         request.user = SimpleLazyObject(partial(_user, request, request.user))  # type: ignore[assignment] # a proxy
         request.auser = partial(_auser, request, request.auser)

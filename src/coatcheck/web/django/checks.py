@@ -18,6 +18,7 @@ from coatcheck.web.django.store import SessionStore
 ENGINE: Final = "coatcheck.web.django"
 MIDDLEWARE: Final = f"{ENGINE}.CoatcheckMiddleware"
 DJANGOS_OWN: Final = "django.contrib.sessions.middleware.SessionMiddleware"
+AUTHENTICATION: Final = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
 _NOT_USED: Final = {
     "SESSION_COOKIE_AGE": "Policy(idle=..., absolute=...)",
@@ -42,8 +43,12 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
 
 
 def _middleware(paths: Sequence[str]) -> Iterator[checks.CheckMessage]:
-    if not any(_has(path, CoatcheckMiddleware) for path in paths):
+    ours = [place for place, path in enumerate(paths) if _has(path, CoatcheckMiddleware)]
+    if not ours:
         yield checks.Error(f'MIDDLEWARE must have "{MIDDLEWARE}" in it', id="coatcheck.E003")
+    # Imported by name: Django's cannot be before the models are there.
+    elif any(_has(path, import_string(AUTHENTICATION)) for path in paths[: ours[0]]):
+        yield checks.Error(f'"{MIDDLEWARE}" must come before the AuthenticationMiddleware', id="coatcheck.E008")
     if DJANGOS_OWN in paths:
         hint = f'Put "{MIDDLEWARE}" in its place.'
         yield checks.Error(f'MIDDLEWARE must not have "{DJANGOS_OWN}" in it', hint=hint, id="coatcheck.E004")

@@ -11,20 +11,15 @@ from django.conf import settings
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.cache import patch_vary_headers
+from django.views.debug import SafeExceptionReporterFilter, get_default_exception_reporter_filter
 
-from coatcheck.errors import CoatcheckError, ConfigurationError, CrossSite, StoreUnavailable
+from coatcheck.core.policy import Policy
+from coatcheck.errors import CoatcheckError, ConfigurationError, CrossSite
 from coatcheck.exchange import Exchange
 from coatcheck.request_head import Headers, RequestHead
 from coatcheck.run import offload, run
 from coatcheck.web import wsgi
-from coatcheck.web.answer import (
-    OPENING_SECONDS,
-    SERVER_ERROR,
-    PlainHTTP,
-    answer,
-    is_ours_to_answer,
-    presents_a_credential,
-)
+from coatcheck.web.answer import SERVER_ERROR, PlainHTTP, answer, is_ours_to_answer
 from coatcheck.web.django import project
 from coatcheck.web.django.store import SessionStore
 
@@ -59,6 +54,7 @@ class CoatcheckMiddleware(SessionMiddleware):
         self.coatcheck = project.coatcheck()
         self.background = project.background()
         self._plain_http = PlainHTTP()
+        self._reports = _ReporterFilter(self.coatcheck.policy)
         # Of the kind of this chain: Django would change threads for the other one, at every request.
         self.process_view = self._aview if self.async_mode else self._view
 
@@ -97,10 +93,12 @@ class CoatcheckMiddleware(SessionMiddleware):
         head = self._head(request)
         try:
             if not self.background.is_open:
-                await self._open(head)
+                await offload(lambda: self.background.open_for(head))
             found = await Exchange.begin(head, self.coatcheck.sessions, self.coatcheck.verifier)
         except CoatcheckError as error:
             return _answered(error)
+        if type(get_default_exception_reporter_filter()) is SafeExceptionReporterFilter:  # else it is the project's own
+            request.exception_reporter_filter = self._reports
         request.coatcheck = found  # type: ignore[attr-defined] # as Django's middleware does
         request.session = self._engine.of(found)
         return None
@@ -124,14 +122,6 @@ class CoatcheckMiddleware(SessionMiddleware):
                 self._plain_http.notice(found.head, lines)
         return response
 
-    async def _open(self, head: RequestHead) -> None:
-        """Open the coatcheck; who comes without a credential needs no store (P6)."""
-        try:
-            await offload(lambda: self.background.open(OPENING_SECONDS))
-        except StoreUnavailable as error:
-            if presents_a_credential(head, self.coatcheck.policy):
-                raise StoreUnavailable("the store is not open yet") from error
-
     def _head(self, request: HttpRequest) -> RequestHead:
         meta, scope = request.META, getattr(request, "scope", None)
         scheme = request.scheme or "http"  # as SECURE_PROXY_SSL_HEADER has it
@@ -151,16 +141,30 @@ def exchange(request: HttpRequest) -> Exchange:
     """Return the Exchange of a request.
 
     Raises:
-        ConfigurationError: the middleware is not installed.
+        ConfigurationError: the middleware is not installed, or comes after what asks.
     """
     found: Exchange | None = getattr(request, "coatcheck", None)
     if found is None:
-        raise ConfigurationError('no exchange: MIDDLEWARE must have "coatcheck.web.django.CoatcheckMiddleware" in it')
+        raise ConfigurationError(
+            'no exchange: MIDDLEWARE must have "coatcheck.web.django.CoatcheckMiddleware", before what asks for it'
+        )
     return found
 
 
 class _Answered(HttpResponse):
     """The answer to an error of ours, after which nothing is saved."""
+
+
+class _ReporterFilter(SafeExceptionReporterFilter):
+    """Hides our cookies on Django's error pages and in its mails to the admins; Django knows of the session's alone."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def cleanse_setting(self, key: Any, value: Any) -> Any:
+        if isinstance(key, str) and self._policy.owns(key):
+            return self.cleansed_substitute
+        return super().cleanse_setting(key, value)
 
 
 class _Line(Morsel[str]):
@@ -181,6 +185,9 @@ class _Line(Morsel[str]):
             except CookieError:  # Partitioned, before Python 3.14
                 continue
         self.line = line
+
+    def __reduce__(self) -> tuple[type[_Line], tuple[str]]:
+        return _Line, (self.line,)  # a Morsel would lose it where a cache pickles the response
 
     def OutputString(self, attrs: Any = None) -> str:  # noqa: N802 - the standard library's
         return self.line

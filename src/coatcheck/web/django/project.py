@@ -10,8 +10,8 @@ from django.utils.module_loading import import_string
 from coatcheck.compose import Coatcheck
 from coatcheck.errors import ConfigurationError
 from coatcheck.run import offload
-from coatcheck.web.answer import OPENING_SECONDS
 from coatcheck.web.background import Background
+from coatcheck.web.opening import OPENING_SECONDS
 
 
 def coatcheck() -> Coatcheck:
