@@ -25,7 +25,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def measured(folder: Path) -> Iterator[Measurements]:
+def threads_before() -> frozenset[threading.Thread]:
+    """Those of other tests, if these do not run alone."""
+    return frozenset(threading.enumerate())
+
+
+@pytest.fixture(scope="module")
+def measured(folder: Path, threads_before: frozenset[threading.Thread]) -> Iterator[Measurements]:
     """Measured once, briefly: what does not depend on how long it takes is the same."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring, "_CPU_SECONDS", 0.0)
@@ -110,11 +116,12 @@ def test_s17_the_example_is_cut_short(measured: Measurements) -> None:
         assert "…" in found.header
 
 
-def test_nothing_is_left(measured: Measurements, folder: Path) -> None:
+def test_nothing_is_left(measured: Measurements, folder: Path, threads_before: frozenset[threading.Thread]) -> None:
     """No file, and no thread that still writes."""
     assert list(measured.kinds) == list(KINDS)
     assert list(folder.iterdir()) == []
-    assert [thread.name for thread in threading.enumerate() if "coatcheck" in thread.name] == []
+    left = [thread.name for thread in threading.enumerate() if thread not in threads_before]
+    assert [name for name in left if "coatcheck" in name] == []
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -217,14 +217,18 @@ class Down:
         return unavailable
 
 
+def _admission(server: Server) -> object:
+    return getattr(server.coat.sessions, "_admission")  # noqa: B009 - only sessions in a store have it
+
+
 async def test_p6_a_store_that_is_down_is_503_and_the_cookie_is_left_alone(
     client: Client, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _sign_in(client, tokens=True)
     jar = dict(client.jar)
     with monkeypatch.context() as patch:
-        patch.setattr(server.coat.sessions, "store", Down())
-        patch.setattr(server.coat, "store", Down())
+        for holder, name in ((server.coat.sessions, "store"), (server.coat, "store"), (_admission(server), "_store")):
+            patch.setattr(holder, name, Down())
         for method, path in (("GET", "/api/session"), ("GET", "/api/sessions"), ("POST", "/api/sign-out")):
             answer = await client(method, path, json={})
             _is_problem(answer, 503, "unavailable", "temporarily_unavailable")
