@@ -128,10 +128,13 @@ class Sessions:
         """
         if not isinstance(cookie, SessionCookie):
             raise Malformed("this cookie holds a sealed session; here they are in a store")
-        record = self._remembered(cookie.id) or await self._stored(cookie.id)
+        record = self._remembered(cookie.id) or await stored(self.store, cookie.id)
+        refused = record is not None and self._announcer.refuses(record)
+        if refused:
+            record = await self._stored(cookie.id)
         if record is not None:
             self._judge(record, cookie)
-            if not self._announcer.refuses(record):
+            if not refused:
                 return Session(record)
         return await self._session(record)
 

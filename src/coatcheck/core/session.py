@@ -115,6 +115,10 @@ class Session(MutableMapping[str, Any]):
         self._hold(key, value, packed)
         return value
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value, or `default`; what a Mapping has costs an exception where there is none."""
+        return self[key] if key in self else default  # noqa: SIM401 - this is that `get`
+
     def __setitem__(self, key: str, value: Any) -> None:
         self._require_attached()
         require_key(key)

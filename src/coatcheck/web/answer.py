@@ -56,7 +56,10 @@ class PlainHTTP:
         """Look at the headers of a response, and warn if it sends such a cookie."""
         if self._told or head.scheme != "http":
             return
-        if not any(name == b"set-cookie" and b"; Secure" in value for name, value in headers):
+        for name, value in headers:
+            if name == b"set-cookie" and b"; Secure" in value:
+                break
+        else:
             return
         host = (head.value(b"host") or b"").decode("latin-1")
         here = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host

@@ -92,7 +92,8 @@ class CoatcheckMiddleware:
             scope["coatcheck"] = found
             scope["session"] = found.session
             await responder.serve(self.app)
-            if not responder.failed and responder.error is None:
+            late = not responder.started or found.session.pending()
+            if late and not responder.failed and responder.error is None:
                 await found.finish()
         except CoatcheckError as error:
             if responder.started or not is_ours_to_answer(error):

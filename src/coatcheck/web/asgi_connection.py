@@ -132,8 +132,10 @@ class ASGIConnection(OpenConnection):
             elif not self._watched:
                 self.watch()
         elif kind == "http.response.start":
-            if b"content-length" not in dict(message.get("headers", ())):
-                self.watch()
+            for name, _ in message.get("headers", ()):
+                if name == b"content-length":
+                    return
+            self.watch()
         elif kind == "websocket.accept":
             self.watch()  # again, for its handler may have signed somebody in
         elif kind in _FAREWELLS:
