@@ -9,7 +9,6 @@ Everything lies in a temporary directory: about 3 GB at its height for a million
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import time
@@ -20,26 +19,22 @@ from functools import partial
 from statistics import quantiles
 from typing import Any, Final
 
-from suite import report
+from suite import command, report
 from suite.harness import Spread, short
-from suite.many import HOUR, KINDS, Expire, Kind, id_of, session
+from suite.many import HOUR, KINDS, Expire, Kind, fill, id_of, session
 
 from coatcheck.store import Store
 
-IN_FLIGHT: Final = 200
 ROUNDS, LOOK_UPS = 9, 1000
 CALLS: Final = 20_000  # the system counts a server's CPU in hundredths of a second
 
 
 def main() -> None:
     """Load, measure, and show."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = command.parser(__doc__)
     parser.add_argument("--count", type=int, default=1_000_000)
-    parser.add_argument("--only", default="", help="a word that a store's name holds")
-    parser.add_argument("--record", action="store_true")
-    options = parser.parse_args()
-    if options.only and options.record:
-        parser.error("a part is not recorded")
+    options = command.parse(parser)
+    options.count = min(options.count, 2000) if options.quick else options.count
     sizes = [size for size in (1000, 10_000, 100_000) if size < options.count] + [options.count]
     found = []
     for name, furnish in KINDS.items():
@@ -118,23 +113,6 @@ async def measure(name: str, kind: Kind, sizes: Sequence[int]) -> Found:
     for row in (found.size, found.curve, found.server, *found.storm):
         print(" | ".join(map(report.text, row)), flush=True)
     return found
-
-
-# -- filling
-
-
-async def fill(store: Store, size: int, now: int) -> float:
-    """Make so many sessions, and return how many a second."""
-    numbers: Iterator[int] = iter(range(size))
-
-    async def work() -> None:
-        for number in numbers:
-            if not await store.create(session(number, now)):
-                raise RuntimeError("a session was refused")
-
-    began = time.perf_counter()
-    await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
-    return size / (time.perf_counter() - began)
 
 
 # -- the curve

@@ -9,19 +9,20 @@ between the application and its server, in another process and not while time is
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import logging
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Final
 
-from suite import report
-from suite.apps import BARE, OURS, PEERS, WSGI, App
+from suite import command, report
+from suite.apps import APPS, BARE
 from suite.counting import Count, counted
 from suite.harness import Case, Timing, measure, over
 from suite.servers import Places, places
-from suite.traffic import USERS, AsgiBrowsers, WsgiBrowsers, in_flight, in_thread, in_turn
+from suite.small_app import App
+from suite.traffic import USERS, Browsers, cases_of, cookie_octets, octets, opened
 
 LIBRARIES: Final = (
     "starlette",
@@ -29,6 +30,7 @@ LIBRARIES: Final = (
     "redis",
     "asyncpg",
     "psycopg",
+    "pyjwt",
     "litestar",
     "flask",
     "flask-session",
@@ -37,25 +39,20 @@ LIBRARIES: Final = (
 PAGES: Final = ("read", "write")
 COUNTED: Final = 320
 
-Browsers = AsgiBrowsers | WsgiBrowsers
-
 
 def main() -> None:
     """Measure, and show."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--only", default="", help="a word that a row's name holds")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = command.parser(__doc__)
     parser.add_argument("--times", type=int, default=400, help="requests a round")
-    parser.add_argument("--record", action="store_true")
-    options = parser.parse_args()
-    if options.only and options.record:
-        parser.error("a part is not recorded")
-    apps = [app for app in (*OURS, *PEERS) if options.only.lower() in app.name.lower()]
+    options = command.parse(parser)
+    apps = [app for app in APPS if options.only.lower() in app.name.lower()]
+    times = 64 if options.quick else options.times
     with places() as found:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
             counts = other.submit(counted_in_all, found, [app.name for app in apps]).result()
-        timings = asyncio.run(time_all(found, apps, options.rounds, options.times))
-    tables = [costs(apps, timings), trips(counts)]
+        timings = asyncio.run(time_all(found, apps, options.rounds, times))
+        logging.disable()  # the threads of WSGI applications outlive their servers, and say so
+    tables = [costs(apps, timings), trips(counts), wire(counts)]
     report.publish("overhead", tables, libraries=LIBRARIES, record=options.record)
 
 
@@ -67,31 +64,9 @@ async def time_all(where: Places, apps: Sequence[App], rounds: int, times: int) 
     cases: list[Case] = []
     for app in (*BARE, *apps):
         browsers = await opened(app, where)
-        for page in PAGES:
+        for page in app.pages:
             cases += cases_of(app, page, browsers, times)
     return await measure(cases, rounds=rounds)
-
-
-async def opened(app: App, where: Places) -> Browsers:
-    """Return the application's users; each has a session, if it has any."""
-    if app.stack in WSGI:
-        browsers = WsgiBrowsers(await in_thread(app.make, where))
-        await in_thread(browsers.visit, 0, "/start")
-        return browsers
-    awaiting = AsgiBrowsers(app.make(where))
-    for user in range(USERS):
-        await awaiting.visit(user, "/start")
-    return awaiting
-
-
-def cases_of(app: App, page: str, browsers: Browsers, times: int) -> list[Case]:
-    """Return the cases of one page: one request in flight, and sixteen where that can be."""
-    if isinstance(browsers, WsgiBrowsers):
-        return [Case(f"{app.name} {page} 1", in_turn(browsers, f"/{page}"), times)]
-    return [
-        Case(f"{app.name} {page} {users}", in_flight(users, browsers, f"/{page}"), times // users * users)
-        for users in (1, USERS)
-    ]
 
 
 def costs(apps: Sequence[App], timings: dict[str, list[Timing]]) -> report.Table:
@@ -108,31 +83,35 @@ def costs(apps: Sequence[App], timings: dict[str, list[Timing]]) -> report.Table
     return report.Table("overhead: CPU", columns, rows)
 
 
-# -- round trips
+# -- round trips and bytes
+
+Row = list[report.Cell]
 
 
-def counted_in_all(where: Places, names: Sequence[str]) -> list[list[report.Cell]]:
-    """Return a row of counts for each application that has a server."""
-    apps = [app for app in (*OURS, *PEERS) if app.name in names]
+def counted_in_all(where: Places, names: Sequence[str]) -> list[tuple[App, Row, Row]]:
+    """Return, of each application, the row of its round trips and the one of its cookies."""
     count = Count()
     with counted(where.redis, count) as redis, counted(where.postgres, count) as postgres:
         watched = Places(redis, postgres, where.folder)
-        rows = [asyncio.run(count_app(app, watched, count)) for app in apps]
-    return [row for row in rows if isinstance(row[1], float) and row[1] > 0.5]  # others hear the last words of these
+        found = [asyncio.run(count_app(app, watched, count)) for app in APPS if app.name in names]
+        logging.disable()
+    return found
 
 
-async def count_app(app: App, where: Places, count: Count) -> list[report.Cell]:
-    """Return the row of an application, which has an event loop to itself: nothing else speaks meanwhile."""
+async def count_app(app: App, where: Places, count: Count) -> tuple[App, Row, Row]:
+    """Return the rows of an application, which has an event loop to itself: nothing else speaks meanwhile."""
     browsers = await opened(app, where)
-    row: list[report.Cell] = [app.name]
-    for page in PAGES:
-        row += await count_page(app, page, browsers, count)
-    return row
+    trips: Row = [app.name]
+    for page in PAGES if app.has_server else ():
+        trips += await count_page(app, page, browsers, count)
+    sent = octets(*await browsers.start(0))
+    set_by = [cookie_octets(await browsers.visit(0, f"/{page}")) if page in app.pages else None for page in PAGES]
+    return App(app.name, app.stack, str), trips, [app.name, sent, *set_by]
 
 
-async def count_page(app: App, page: str, browsers: Browsers, count: Count) -> list[report.Cell]:
+async def count_page(app: App, page: str, browsers: Browsers, count: Count) -> Row:
     """Return round trips for each request with 1 and with 16 in flight, and the bytes of one, there and back."""
-    trips: list[report.Cell] = []
+    trips: Row = []
     size = 0
     for case in cases_of(app, page, browsers, COUNTED):
         for _ in range(2):  # the first time opens connections
@@ -143,12 +122,18 @@ async def count_page(app: App, page: str, browsers: Browsers, count: Count) -> l
     return [*trips, *[None] * (2 - len(trips)), size]
 
 
-def trips(rows: Sequence[Sequence[report.Cell]]) -> report.Table:
+def trips(counts: Sequence[tuple[App, Row, Row]]) -> report.Table:
     """Return the table of round trips."""
     columns = ["round trips and bytes a request"]
     for page in PAGES:
         columns += [f"{page}, 1", f"{page}, 16", f"{page}, bytes"]
-    return report.Table("overhead: round trips", columns, rows)
+    return report.Table("overhead: round trips", columns, [row for app, row, _ in counts if app.has_server])
+
+
+def wire(counts: Sequence[tuple[App, Row, Row]]) -> report.Table:
+    """Return the table of what goes between browser and application."""
+    columns = ("bytes of headers a request", "the browser sends", "a read sets", "a write sets")
+    return report.Table("overhead: cookies", columns, [row for _, _, row in counts])
 
 
 if __name__ == "__main__":

@@ -11,23 +11,22 @@ refusal that comes before the acknowledgement counts as 0 ms.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import http.client
 import os
-import re
 import secrets
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from suite import report, servers
+from suite import command, report, servers
+from suite.auth_server import serving
 
 from coatcheck import CoatcheckError, Revoked, Verifier
 from coatcheck.server.server import Server
@@ -50,11 +49,10 @@ class Ending(NamedTuple):
 
 def main() -> None:
     """Measure, and show."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = command.parser(__doc__)
     parser.add_argument("--count", type=int, default=1000, help="sessions to be ended")
-    parser.add_argument("--only", default="", help="a word that a store's name holds")
-    parser.add_argument("--record", action="store_true")
-    options = parser.parse_args()
+    options = command.parse(parser)
+    options.count = 40 if options.quick else options.count
     rows: list[list[str | int | float]] = []
     for name, place in PLACES.items():
         if options.only.lower() in name.lower():
@@ -91,7 +89,7 @@ def measure(directory: Path, store: str, count: int) -> list[float]:
     """Return how many milliseconds each refusal in each API came after its acknowledgement."""
     feed_token, secret = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     environment = {**os.environ, "COATCHECK_FEED_TOKEN": feed_token, "COATCHECK_SECRET": secret}
-    with serving(directory / "data", store, environment) as port:
+    with serving(directory / "data", store, environment) as (port, _):
         url = f"http://localhost:{port}"
         settings = Settings(data_dir=directory / "data", store=store, port=port, secret=secret)
         kept, endings = asyncio.run(sign_in(settings, count))
@@ -215,31 +213,6 @@ def api(url: str) -> None:
             except CoatcheckError as error:
                 raise SystemExit(f"a token that is good was refused: {error!r}") from error
             time.sleep(0.0005)  # an API does other things as well
-
-
-@contextmanager
-def serving(data: Path, store: str, environment: dict[str, str]) -> Iterator[int]:
-    """Run a server process, and give its port."""
-    words = ["--data-dir", str(data), "--port", "0", *(["--store", store] if store else [])]
-    command = [sys.executable, "-m", "coatcheck.cli", "serve", *words]
-    with subprocess.Popen(  # noqa: S603 - our own program
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    ) as process:
-        try:
-            yield port_of(process.stdout or ())
-        finally:
-            process.terminate()
-
-
-def port_of(printed: Iterable[str]) -> int:
-    """Return the port that a server says it listens on, when it does."""
-    port = ""
-    for line in printed:
-        found = re.search(r"port (\d+)\)", line)
-        port = found[1] if found else port
-        if line.startswith("  keys"):
-            return int(port)
-    raise SystemExit("the server has not begun")
 
 
 if __name__ == "__main__":

@@ -19,11 +19,13 @@ class Case:
         name: how the table calls it.
         work: does it so many times.
         times: how often in each round.
+        prepare: is called before each round, and not measured.
     """
 
     name: str
     work: Work
     times: int = 1000
+    prepare: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,20 @@ async def measure(cases: Sequence[Case], *, rounds: int) -> dict[str, list[Timin
     timings: dict[str, list[Timing]] = {case.name: [] for case in cases}
     if len(timings) != len(cases):
         raise ValueError("two cases of one name")
+    gc.collect()
+    gc.freeze()  # what the other cases have made is no garbage, and no case is to search through it
     for number in range(rounds + 1):
         for case in cases:
             timing = await _turn(case)
             if number > 0:
                 timings[case.name].append(timing)
+    gc.unfreeze()
     return timings
 
 
 async def _turn(case: Case) -> Timing:
+    if case.prepare is not None:
+        await case.prepare()
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
     await case.work(case.times)
@@ -73,6 +80,11 @@ async def _turn(case: Case) -> Timing:
         cpu=(time.process_time() - cpu) / case.times * 1e6,
         wall=(time.perf_counter() - wall) / case.times * 1e6,
     )
+
+
+def microseconds(timings: Sequence[Timing]) -> Spread:
+    """Return the CPU that a case takes."""
+    return Spread.of([timing.cpu for timing in timings])
 
 
 def over(timings: Sequence[Timing], bare: Sequence[Timing]) -> Spread:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,13 +16,15 @@ import psutil  # type: ignore[import-untyped]
 import redis
 
 from coatcheck.core import base64url
-from coatcheck.core.record import Device, Record, pack
+from coatcheck.core.credentials import SessionCookie
+from coatcheck.core.record import Device, Record, digest, pack
 from coatcheck.store import Store
 from coatcheck.stores.postgres import PostgresStore
 from coatcheck.stores.redis import RedisStore
 from coatcheck.stores.sqlite import SQLiteStore
 from suite.servers import folder, postgres, valkey
 
+AT_ONCE: Final = 200
 HOUR: Final = 60 * 60 * 1000
 CALM: Final = timedelta(seconds=30)  # a machine that is busy with other things must not end the loading
 PATIENCE: Final = 60  # seconds; a Redis server takes its time over the last ones
@@ -40,11 +42,17 @@ def id_of(number: int) -> str:
     return base64url.encode(blake2b(number.to_bytes(8, "big"), digest_size=16).digest())
 
 
+def ticket(number: int) -> SessionCookie:
+    """Return the cookie of the session of a number."""
+    return SessionCookie(id_of(number), blake2b(number.to_bytes(8, "big"), digest_size=32).digest())
+
+
 def session(number: int, now: int) -> Record:
     """Return a session as a sign-in makes it, of a subject who has no other; those of even number expire sooner."""
+    cookie = ticket(number)
     return Record(
-        id=id_of(number),
-        digest=blake2b(number.to_bytes(8, "big"), digest_size=32).digest(),
+        id=cookie.id,
+        digest=digest(cookie.secret),
         subject=f"user-{number:010d}",
         created_at=now,
         signed_in_at=now,
@@ -56,6 +64,20 @@ def session(number: int, now: int) -> Record:
         device=Device(AGENTS[number % len(AGENTS)], f"203.0.{number % 113}.{number % 251}"),
         data=DATA,
     )
+
+
+async def fill(store: Store, size: int, now: int) -> float:
+    """Make so many sessions, and return how many a second."""
+    numbers: Iterator[int] = iter(range(size))
+
+    async def work() -> None:
+        for number in numbers:
+            if not await store.create(session(number, now)):
+                raise RuntimeError("a session was refused")
+
+    began = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    return size / (time.perf_counter() - began)
 
 
 Expire = Callable[[], Awaitable[int]]

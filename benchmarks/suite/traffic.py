@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from suite.apps import WSGI
+from suite.harness import Case
+from suite.servers import Places
+from suite.small_app import App
 
 T = TypeVar("T")
 Asgi = Callable[[dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
@@ -28,30 +32,44 @@ HEADERS = (
 USERS = 16
 _WORKER = ThreadPoolExecutor(1)
 
+Headers = Sequence[tuple[str, str]]
 
-@dataclass
-class Answer:
-    """A response's status, and the cookies that it set."""
 
-    status: int = 0
-    cookies: tuple[str, ...] = ()
+def credential_of(headers: Headers) -> tuple[str, str]:
+    """Return the header that a user sends after an answer: the cookies that it set, or the token that it handed out."""
+    for name, value in headers:
+        if name.lower() == "authorization":
+            return "authorization", value
+    return "cookie", "; ".join(value.partition(";")[0] for name, value in headers if name.lower() == "set-cookie")
 
-    def hear(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
-        """Take the head of a response."""
-        self.status = status
-        self.cookies = tuple(value.partition(";")[0] for name, value in headers if name.lower() == "set-cookie")
+
+def cookie_octets(headers: Headers) -> int:
+    """Return how many octets of an answer set cookies."""
+    return sum(octets(name, value) for name, value in headers if name.lower() == "set-cookie")
+
+
+def octets(name: str, value: str) -> int:
+    """Return the size of a header in HTTP/1.1."""
+    return len(f"{name}: {value}\r\n")
 
 
 class AsgiBrowsers:
-    """Users of an ASGI application, each with the cookies of their first answer."""
+    """Users of an ASGI application, each with the cookies, or the token, of their first answer."""
 
     def __init__(self, app: Asgi) -> None:
         self._app = app
         self._headers: dict[int, list[tuple[bytes, bytes]]] = {}
         self._bare = [(name.encode(), value.encode()) for name, value in HEADERS]
 
-    async def visit(self, user: int, path: str) -> None:
-        """Send one request."""
+    async def start(self, user: int) -> tuple[str, str]:
+        """Send a user's first request, and return the header that they send from now on."""
+        self._headers.pop(user, None)
+        name, value = credential_of(await self.visit(user, "/start"))
+        self._headers[user] = [*self._bare, (name.encode(), value.encode())]
+        return name, value
+
+    async def visit(self, user: int, path: str) -> Headers:
+        """Send one request, and return the headers of its answer."""
         start: dict[str, Any] = {}
         scope = {
             "type": "http",
@@ -76,10 +94,20 @@ class AsgiBrowsers:
         await self._app(scope, _nothing_more, send)
         if start["status"] != 200:
             raise RuntimeError(f"{path} was answered {start['status']}")
-        if user not in self._headers:
-            answer = Answer()
-            answer.hear(200, [(name.decode(), value.decode()) for name, value in start["headers"]])
-            self._headers[user] = [*self._bare, (b"cookie", "; ".join(answer.cookies).encode())]
+        return _AsText(start["headers"])
+
+
+class _AsText(Sequence[tuple[str, str]]):
+    """Headers, decoded only when somebody looks: that is not what is measured."""
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+
+    def __len__(self) -> int:
+        return len(list(self._raw))
+
+    def __getitem__(self, index: Any) -> Any:
+        return [(name.decode(), value.decode()) for name, value in self._raw][index]
 
 
 async def _nothing_more() -> dict[str, Any]:
@@ -87,16 +115,27 @@ async def _nothing_more() -> dict[str, Any]:
 
 
 class WsgiBrowsers:
-    """Users of a WSGI application, each with the cookies of their first answer."""
+    """Users of a WSGI application, each with the cookies of their first answer; all requests come from one thread."""
 
     def __init__(self, app: Wsgi) -> None:
         self._app = app
-        self._cookies: dict[int, str] = {}
-        self._bare = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in HEADERS}
+        self._credentials: dict[int, dict[str, str]] = {}
+        self._bare = {_key(name): value for name, value in HEADERS}
 
-    def visit(self, user: int, path: str) -> None:
-        """Send one request."""
-        answer = Answer()
+    async def start(self, user: int) -> tuple[str, str]:
+        """Send a user's first request, and return the header that they send from now on."""
+        self._credentials.pop(user, None)
+        name, value = credential_of(await self.visit(user, "/start"))
+        self._credentials[user] = {_key(name): value}
+        return name, value
+
+    async def visit(self, user: int, path: str) -> Headers:
+        """Send one request, and return the headers of its answer."""
+        return await in_thread(self.visit_at_once, user, path)
+
+    def visit_at_once(self, user: int, path: str) -> Headers:
+        """Send one request from this thread, and return the headers of its answer."""
+        answers: list[tuple[str, list[tuple[str, str]]]] = []
         environ = {
             "REQUEST_METHOD": "GET",
             "SCRIPT_NAME": "",
@@ -114,21 +153,59 @@ class WsgiBrowsers:
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
             **self._bare,
+            **self._credentials.get(user, {}),
         }
-        if user in self._cookies:
-            environ["HTTP_COOKIE"] = self._cookies[user]
 
         def start_response(status: str, headers: list[tuple[str, str]], _error: object = None) -> None:
-            answer.hear(int(status[:3]), headers)
+            answers.append((status, headers))
 
         body: Any = self._app(environ, start_response)
         for _ in body:
             pass
         if hasattr(body, "close"):
             body.close()
-        if answer.status != 200:
-            raise RuntimeError(f"{path} was answered {answer.status}")
-        self._cookies.setdefault(user, "; ".join(answer.cookies))
+        [(status, headers)] = answers
+        if not status.startswith("200"):
+            raise RuntimeError(f"{path} was answered {status}")
+        return headers
+
+
+def _key(name: str) -> str:
+    return f"HTTP_{name.upper().replace('-', '_')}"
+
+
+Browsers = AsgiBrowsers | WsgiBrowsers
+
+
+async def opened(app: App, where: Places, *, users: int = USERS) -> Browsers:
+    """Return an application's users; each has a session, if it has any."""
+    blocks = app.stack in WSGI
+    browsers = WsgiBrowsers(await in_thread(app.make, where)) if blocks else AsgiBrowsers(app.make(where))
+    for user in range(1 if blocks else users):
+        await browsers.start(user)
+    return browsers
+
+
+def cases_of(app: App, page: str, browsers: Browsers, times: int, users: Sequence[int] = (1, USERS)) -> list[Case]:
+    """Return the cases of one page: with so many requests in flight each; where they block, with one."""
+    if isinstance(browsers, WsgiBrowsers):
+        return [Case(f"{app.name} {page} 1", in_turn(browsers, f"/{page}"), times, beginning(browsers, 1))]
+    return [
+        Case(
+            f"{app.name} {page} {n}", in_flight(n, browsers, f"/{page}"), max(1, times // n) * n, beginning(browsers, n)
+        )
+        for n in users
+    ]
+
+
+def beginning(browsers: Browsers, users: int) -> Callable[[], Awaitable[None]]:
+    """Return what gives so many users new sessions: old ones are noted as used now and then, or come to their end."""
+
+    async def begin() -> None:
+        for user in range(users):
+            await browsers.start(user)
+
+    return begin
 
 
 def in_flight(users: int, browsers: AsgiBrowsers, path: str) -> Callable[[int], Coroutine[Any, Any, None]]:
@@ -152,7 +229,7 @@ def in_turn(browsers: WsgiBrowsers, path: str) -> Callable[[int], Coroutine[Any,
 
     def some(times: int) -> None:
         for _ in range(times):
-            browsers.visit(0, path)
+            browsers.visit_at_once(0, path)
 
     async def work(times: int) -> None:
         await in_thread(some, times)

@@ -1,7 +1,6 @@
 """Sessions: the desk that creates, loads, saves, rotates, refreshes and revokes; the only compare-and-swap loops.
 
-Every loop has the same shape: read, judge with floor 1, `store.replace`; whoever loses the race reads and judges
-again. Nothing is ever written on the strength of something read before the race was won.
+Every loop has the same shape: read, judge with floor 1, `store.replace`; whoever loses the race begins again.
 """
 
 from __future__ import annotations

@@ -256,6 +256,8 @@ async def test_f11_a_websocket_is_closed_on_revocation(world: World, handler: An
     if handler is push:
         await world.gone.wait()
     assert not anonymous.closed
+    for one in (socket, other, anonymous):
+        await one.close()
 
 
 async def test_f11_streams_and_files_are_cut_on_revocation(world: World, tmp_path: Path) -> None:
@@ -286,6 +288,7 @@ async def test_f11_streams_and_files_are_cut_on_revocation(world: World, tmp_pat
     for stream in streams:
         with pytest.raises((ClientError, ConnectionError)):
             await stream.read()
+        stream.close()
 
 
 async def test_c2_the_application_s_cookies_are_sent_once_however_the_response_starts(world: World) -> None:

@@ -107,6 +107,7 @@ async def test_f11_sockets_and_streams_are_cut_within_a_second_of_a_sign_out_in_
         assert (last.type, last.data, last.extra) == (aiohttp.WSMsgType.CLOSE, 1008, "revoked")
         with pytest.raises(aiohttp.ClientPayloadError):
             await streamed.content.read()
+        streamed.close()
         seconds["events"] = time.monotonic() - said
         print(seconds)  # noqa: T201 - for whoever wants to know; a machine that is busy must not fail a test
 

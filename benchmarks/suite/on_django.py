@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import Any, Final
 
 import django
 from django.conf import settings
@@ -11,17 +11,25 @@ from django.core.management import call_command
 from django.http import HttpResponse
 from django.urls import path
 
+from coatcheck import Coatcheck, Sealed, SQLiteStore
+from coatcheck.run import run
+from coatcheck.store import Store
+from coatcheck.stores.redis import RedisStore
 from suite.servers import Places
+from suite.small_app import CONTENT, App
+
+THEIRS: Final = "django.contrib.sessions.middleware.SessionMiddleware"
+OURS_THERE: Final = "coatcheck.web.django.CoatcheckMiddleware"
 
 
-def make(places: Places, engine: str | None) -> Any:
-    """Return the application with one of Django's session engines, or without sessions."""
+def _make(places: Places, *middleware: str, **changed: Any) -> Any:
     from django.core.handlers.wsgi import WSGIHandler
 
     if not settings.configured:
         _configure(places)
-    settings.MIDDLEWARE = ["django.contrib.sessions.middleware.SessionMiddleware"] if engine else []
-    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+    settings.MIDDLEWARE = list(middleware)
+    for name, value in changed.items():
+        setattr(settings, name, value)
     return WSGIHandler()
 
 
@@ -40,12 +48,23 @@ def _configure(places: Places) -> None:
     call_command("migrate", verbosity=0)
 
 
+def _own(name: str, engine: str) -> App:
+    module = f"django.contrib.sessions.backends.{engine}"
+    return App(name, "Django", lambda places: _make(places, THEIRS, SESSION_ENGINE=module))
+
+
+def _ours(places: Places, store: Store | Sealed) -> Any:
+    return _make(places, OURS_THERE, SESSION_ENGINE="coatcheck.web.django", COATCHECK=Coatcheck(store))
+
+
 # Which pages there are belongs to the process as well, so the bare application has these, too, and no session.
 
 
 def start(request: Any) -> HttpResponse:
+    if hasattr(request, "coatcheck"):
+        run(request.coatcheck.sign_in("ann", amr=("pwd",)))
     if hasattr(request, "session"):
-        request.session.update({"name": "ann", "count": 0, "cart": ["a1", "b2", "c3"]})
+        request.session.update(CONTENT)
     return HttpResponse("ann")
 
 
@@ -60,3 +79,20 @@ def write(request: Any) -> HttpResponse:
 
 
 urlpatterns = [path("start", start), path("read", read), path("write", write)]
+
+BARE: Final = App("Django", "Django", _make)
+OURS: Final = (
+    App("coatcheck on Django, sealed cookie", "Django", lambda p: _ours(p, Sealed())),
+    App(
+        "coatcheck on Django, SQLite",
+        "Django",
+        lambda p: _ours(p, SQLiteStore(p.folder / f"{secrets.token_hex(4)}.db")),
+    ),
+    App("coatcheck on Django, Redis", "Django", lambda p: _ours(p, RedisStore.from_url(p.redis))),
+)
+PEERS: Final = (
+    _own("Django, signed cookie", "signed_cookies"),
+    _own("Django, cache on Redis", "cache"),
+    _own("Django, SQLite behind Redis", "cached_db"),
+    _own("Django, SQLite", "db"),
+)
