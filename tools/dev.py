@@ -111,8 +111,8 @@ def test(arguments: Sequence[str]) -> int:
         chromium = pool.submit(provide_browser)  # apt-get takes its time: the checks run meanwhile
         checks = check()
         os.environ[browser.VARIABLE] = str(chromium.result())
-    # Half of the time a test waits for a server. A file stays with one worker, and so do its module's fixtures.
-    workers = ("-n", "2", "--dist", "loadfile")
+    # A third of the time a test waits for a server. A file stays with one worker, and so do its module's fixtures.
+    workers = ("-n", "3", "--dist", "loadfile")
     command: Command = [DEV.python, "-m", "pytest", *workers, *arguments]
     return subprocess.run(command, check=False, cwd=ROOT).returncode or checks
 

@@ -8,7 +8,7 @@ from processes import Spawn
 from rivals import NewStore
 
 
-@pytest.mark.parametrize(("store", "rounds", "least"), [("sqlite", 100, 120), ("file", 20, 60)])
+@pytest.mark.parametrize(("store", "rounds", "least"), [("sqlite", 50, 60), ("file", 20, 60)])
 def test_p1_p2_nothing_acknowledged_is_undone_by_kill_9(
     rounds: int, least: int, new_store: NewStore, spawn: Spawn
 ) -> None:

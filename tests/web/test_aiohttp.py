@@ -256,8 +256,6 @@ async def test_f11_a_websocket_is_closed_on_revocation(world: World, handler: An
     if handler is push:
         await world.gone.wait()
     assert not anonymous.closed
-    for one in (socket, other, anonymous):
-        await one.close()
 
 
 async def test_f11_streams_and_files_are_cut_on_revocation(world: World, tmp_path: Path) -> None:
