@@ -202,7 +202,8 @@ _coatchecks: weakref.WeakSet[Coatcheck] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for coatcheck in list(_coatchecks):
-        coatcheck._forget_parent()  # noqa: SLF001 - this module's own class
+        # This module's own class.
+        coatcheck._forget_parent()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 if hasattr(os, "register_at_fork"):

@@ -321,7 +321,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, each)
         self.end_headers()
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class calls it so
         pass
 
 

@@ -193,9 +193,9 @@ def test_without_a_limit_a_sign_in_is_one_call_of_the_store() -> None:
     calls: list[str] = []
 
     class Counting(MemoryStore):
-        async def load(self, session_id: str) -> Any:
+        async def load(self, id: str) -> Any:
             calls.append("load")
-            return await super().load(session_id)
+            return await super().load(id)
 
         async def list(self, subject: str) -> Any:
             calls.append("list")

@@ -99,7 +99,7 @@ def test_c13_two_of_one_name_are_none_in_either_order(world: World, kind: Cookie
 
 @pytest.mark.parametrize("make", [Cookie, SealedCookie])
 def test_c9_a_look_alike_name_is_another_cookie(world: World, make: Any) -> None:
-    options = {} if make is Cookie else {"max_age": timedelta(hours=1)}
+    options: dict[str, Any] = {} if make is Cookie else {"max_age": timedelta(hours=1)}
     kind = make("__Host-theme", **options)
     pair = world.pair(kind, "dark")
     assert world.jar(pair).get(kind) == "dark"
