@@ -6,6 +6,7 @@ They come from a wheel, listen on the loopback, keep their files in a temporary 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -91,12 +92,15 @@ class Valkey:
 
 
 def unused_port() -> int:
-    """A port whose Cluster bus port, 10 000 above, exists as well."""
+    """A port that nobody listens on, nor on its Cluster bus port, 10 000 above.
+
+    Both lie below those that systems give to outgoing connections, so that none takes one before the server does.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port = int(probe.getsockname()[1])
-        if port < 50_000:
+        port = secrets.choice(range(11_000, 22_000))
+        with contextlib.suppress(OSError), socket.socket() as probe, socket.socket() as bus:
+            probe.bind((HOST, port))
+            bus.bind((HOST, port + 10_000))
             return port
 
 
