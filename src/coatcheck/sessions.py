@@ -129,8 +129,8 @@ class Sessions:
             raise Malformed("this cookie holds a sealed session; here they are in a store")
         record = self._remembered(cookie.id) or await stored(self.store, cookie.id)
         refused = record is not None and self._announcer.refuses(record)
-        if refused:
-            record = await self._stored(cookie.id)
+        if record is not None and refused:
+            record = await self._again(record)
         if record is not None:
             self._judge(record, cookie)
             if not refused:
@@ -145,7 +145,9 @@ class Sessions:
         Raises:
             Revoked: there is no live one.
         """
-        record = await self._stored(session_id)
+        record = await stored(self.store, session_id)
+        if record is not None and self._announcer.refuses(record):
+            record = await self._again(record)
         return await self._session(record if record is not None and record.alive(self.clock()) else None)
 
     async def list(self, subject: str) -> builtins.list[Session]:
@@ -368,16 +370,13 @@ class Sessions:
         record = self._recall(session_id)
         return record if record is not None and self._lives(record) else None
 
-    async def _stored(self, session_id: str) -> Record | None:
-        """Return what is stored, read after the last word that this process has heard of it.
+    async def _again(self, refused: Record) -> Record | None:
+        """Return what is stored of a refused session, read after this process has heard of it.
 
         An id that was given up is refused as well. Whoever had read the record just before, and ended the session for
         being refused, would end the one that goes on under the new id.
         """
-        record = await stored(self.store, session_id)
-        if record is not None and record.successor is None and self._announcer.refuses(record):
-            return await stored(self.store, session_id)
-        return record
+        return await stored(self.store, refused.id) if refused.successor is None else refused
 
     def _judge(self, record: Record, cookie: SessionCookie) -> None:
         try:
