@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 from coatcheck.clock import Clock
-from coatcheck.cookie_jar import CookieJar
+from coatcheck.cookie_jar import MAX_TOGETHER, CookieJar
 from coatcheck.core import csrf
 from coatcheck.core.claims import Principal
 from coatcheck.core.keys import Keyring
 from coatcheck.core.policy import Policy
 from coatcheck.csrf_tokens import CsrfTokens
 from coatcheck.flash import Flash, Flashes
-from coatcheck.request_head import RequestHead
+from coatcheck.request_head import Headers, RequestHead
 
 
 class BrowserSide(ABC):
     """What a request and its response have to do with the browser, whoever is signed in; an Exchange is one."""
 
+    # What most requests leave as it is belongs to the class: nothing is done for it at each of them.
+    _jar: CookieJar | None = None
+    _flashes: Flashes | None = None
+    _ambient = True  # the credential came by itself: browsers add cookies, whoever had them send the request
+    _no_store = False
+    _looked = False  # whether anybody looked at what came with the request: the response then depends on it (C18)
+
     def __init__(self, head: RequestHead, policy: Policy, keyring: Keyring, clock: Clock) -> None:
         self.head = head
-        self.cookies = CookieJar(head, clock, keyring, policy)
         self._policy = policy
-        self._flashes: Flashes | None = None  # most requests have none
         self._keyring = keyring
         self._clock = clock
-        self._ambient = True  # the credential came by itself: browsers add cookies, whoever had them send the request
-        self._no_store = False
+
+    @property
+    def cookies(self) -> CookieJar:
+        """The cookies of the request and its response."""
+        if self._jar is None:
+            self._jar = CookieJar(self.head, self._clock, self._keyring, self._policy)
+        return self._jar
 
     @property
     @abstractmethod
@@ -107,6 +118,16 @@ class BrowserSide(ABC):
         return taken
 
     # -- inside ------------------------------------------------------------------------------------------------
+
+    def _with_cookies(self, jar: CookieJar, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+        """Return a response's headers with the cookies of the jar among them, and with the flash messages."""
+        if self._flashes:
+            self._flashes.send(self._subject())
+        elif jar and jar.together() > MAX_TOGETHER:
+            self._all_flashes().make_room()
+        self._no_store |= jar.confidential
+        self._looked |= bool(jar) or jar.accessed
+        return jar.dress(headers) if jar else list(headers)
 
     def _all_flashes(self) -> Flashes:
         if self._flashes is None:

@@ -29,7 +29,15 @@ async def stored(store: Store, session_id: str) -> Record | None:
     Raises:
         StoreUnavailable: it is another's (P4), or the store cannot answer.
     """
-    record = await store.load(session_id)
+    return own(await store.load(session_id), session_id)
+
+
+def own(record: Record | None, session_id: str) -> Record | None:
+    """Return what a store has answered with, if it is what was asked for.
+
+    Raises:
+        StoreUnavailable: it is another's (P4).
+    """
     if record is not None and record.id != session_id:
         raise StoreUnavailable("store damaged: a record answers to another's id")
     return record

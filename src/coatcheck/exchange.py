@@ -16,7 +16,6 @@ from collections.abc import Collection, Iterable
 from datetime import timedelta
 
 from coatcheck.browser_side import BrowserSide
-from coatcheck.cookie_jar import MAX_TOGETHER
 from coatcheck.core import credentials, sufficiency
 from coatcheck.core.claims import Principal
 from coatcheck.core.credentials import AccessToken, RefreshToken
@@ -45,16 +44,16 @@ _log = logging.getLogger("coatcheck")
 class Exchange(BrowserSide):
     """One request and its response. Made by `begin`, by the middleware; handlers find it in the scope."""
 
+    session: Session
+    _refusal: CredentialError | None = None
+    _token: Principal | None = None
+    _token_text = ""
+    _dressed = False
+
     def __init__(self, head: RequestHead, sessions: Desk, verifier: Verifier) -> None:
         super().__init__(head, sessions.policy, sessions.keyring, sessions.clock)
-        self.session = Session()
-        self._refusal: CredentialError | None = None
         self._sessions = sessions
         self._verifier = verifier
-        self._token: Principal | None = None
-        self._token_text = ""
-        self._looked = False
-        self._dressed = False
 
     # -- the request -------------------------------------------------------------------------------------------
 
@@ -70,13 +69,15 @@ class Exchange(BrowserSide):
         exchange = cls(head, sessions, verifier)
         try:
             presented = credentials.read(head.headers, exchange._policy.cookie_names)
-            if isinstance(presented, AccessToken):
+            if presented is None:
+                exchange.session = Session()
+            elif isinstance(presented, AccessToken):
                 exchange._ambient = presented.ambient
                 await exchange._verify(presented)
-            elif presented is not None:
+            else:
                 exchange.session = await sessions.load(presented)
         except CredentialError as refusal:
-            exchange._refusal = refusal
+            exchange.session, exchange._refusal = Session(), refusal
         return exchange
 
     @property
@@ -291,24 +292,22 @@ class Exchange(BrowserSide):
             StoreUnavailable
         """
         session = self.session
-        if session.pending():
+        if session.is_edited():
             await self._save(session)
         elif self._sessions.touch_is_due(session):
             await self._touch(session)
 
     def dress(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         """Return a response's headers with ours among them: one Set-Cookie a name, Vary, Cache-Control."""
-        self._hand_out()
-        if self._flashes:
-            self._flashes.send(self._subject())
-        elif self.cookies and self.cookies.together() > MAX_TOGETHER:
-            self._all_flashes().make_room()
+        session = self.session
+        if session.cookie or session.note:
+            self._hand_out()
         self._dressed = True
-        dressed = self.cookies.dress(headers) if self.cookies else list(headers)
-        if self._no_store or self.cookies.confidential:
+        dressed = list(headers) if self._jar is None else self._with_cookies(self._jar, headers)
+        if self._no_store:
             dressed = [header for header in dressed if header[0].lower() != b"cache-control"]
             dressed.append((b"cache-control", b"no-store"))
-        if self._looked or self.session.accessed or self.cookies or self.cookies.accessed:
+        if session.accessed or self._looked:
             dressed.append((b"vary", b"Cookie, Authorization"))
         return dressed
 
@@ -323,7 +322,7 @@ class Exchange(BrowserSide):
         self, subject: str, amr: Collection[str], scopes: Collection[str], *, persistent: bool, began_at: int
     ) -> None:
         old = self.session
-        edits = old.pending().copy()
+        edits = old.pending()
         carried = edits.apply(old.record.data if old.record else {}) if old.subject is None else {}
         device = self.head.device
         new = await self._sessions.create(
@@ -367,8 +366,7 @@ class Exchange(BrowserSide):
                 _log.info("edits dropped: the browser has been given another session cookie since")
             elif late:
                 _log.warning("edits dropped: the cookie that they need would come after the response")
-            elif data := session.pending().apply({}):
-                edits = session.pending().copy()
+            elif data := (edits := session.pending()).apply({}):
                 made = await self._sessions.create(device=self.head.device, data=data)
                 session.become(made.record, made.cookie, saved=edits)
         except SessionGone as gone:
@@ -385,7 +383,7 @@ class Exchange(BrowserSide):
     def _hand_out(self) -> None:
         """Send what the session's cookies are to carry, if this request made or rotated it, or changed a sealed one."""
         session, kinds = self.session, self._policy.session_cookies
-        if session.record is None or not (session.cookie or session.note):
+        if session.record is None:
             return
         lasting, self._no_store = self._lasting(session.record), True
         if session.cookie is None:

@@ -164,7 +164,7 @@ class SealedSessions:
         """
         if at_version is not None:
             raise _needs_a_store("at_version")
-        record, changes = require_record(session), session.pending().copy()
+        record, changes = require_record(session), session.pending()
         if not changes:
             return
         if not self._lives(record):
@@ -215,7 +215,7 @@ class SealedSessions:
             Revoked: the subject was signed out everywhere since `began_at`.
             InvalidValue: it would be larger than the policy or its cookies allow.
         """
-        old, changes, now = require_record(session), session.pending().copy(), self.clock()
+        old, changes, now = require_record(session), session.pending(), self.clock()
         if not self._lives(old):
             raise SessionGone("the session ended while the request ran")
         new = _going_on(old, now, changes.apply(old.data))
@@ -302,7 +302,7 @@ class SealedSessions:
         if keep is None or kept is None or not self._lives(kept):
             await self.ends.of_subject(subject)
         else:
-            before, changes = self.ends.next_cutoff(subject), keep.pending().copy()
+            before, changes = self.ends.next_cutoff(subject), keep.pending()
             going_on = _going_on(kept, self.clock(), changes.apply(kept.data))
             new = msgspec.structs.replace(going_on, created_at=before)
             box = self._seal(new)

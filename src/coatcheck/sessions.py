@@ -21,7 +21,7 @@ from coatcheck.core.policy import Policy, milliseconds
 from coatcheck.core.record import Device, Record, editing, require_size, require_subject, words
 from coatcheck.core.revocation import Revocations
 from coatcheck.core.session import Session, id_of, require_record
-from coatcheck.ending import STUMP_LIFETIME, Ending, stored
+from coatcheck.ending import STUMP_LIFETIME, Ending, own, stored
 from coatcheck.errors import Conflict, Expired, Malformed, Reused, SessionGone, StoreUnavailable
 from coatcheck.errors import Revoked as RevokedError
 from coatcheck.events import OnEvent, log_event
@@ -127,15 +127,15 @@ class Sessions:
         """
         if not isinstance(cookie, SessionCookie):
             raise Malformed("this cookie holds a sealed session; here they are in a store")
-        record = self._remembered(cookie.id) or await stored(self.store, cookie.id)
-        refused = record is not None and self._announcer.refuses(record)
-        if record is not None and refused:
-            record = await self._again(record)
-        if record is not None:
-            self._judge(record, cookie)
-            if not refused:
-                return Session(record)
-        return await self._session(record)
+        record = self._recall(cookie.id)
+        if record is None or not self._lives(record):  # of what is remembered; every no is the store's
+            record = own(await self.store.load(cookie.id), cookie.id)
+        if record is None:
+            raise RevokedError("no live session has this id")
+        if self._announcer.refuses(record):
+            return await self._refused(record, cookie)
+        self._judge(record, cookie)
+        return Session(record)
 
     async def find(self, session_id: str) -> Session:
         """Return the live session with this id, for callers that need no proof: consoles, and verifiers that ask.
@@ -169,7 +169,7 @@ class Sessions:
             Conflict: somebody wrote first, and `at_version` was given.
             InvalidValue: the data would be larger than the policy allows.
         """
-        record, changes = require_record(session), session.pending().copy()
+        record, changes = require_record(session), session.pending()
         if changes:
             session.become(await self._edit(record, changes.apply, at_version), saved=changes)
 
@@ -230,7 +230,7 @@ class Sessions:
             Revoked: the subject was signed out everywhere since `began_at`.
             InvalidValue: the data would be larger than the policy allows.
         """
-        old, changes = require_record(session), session.pending().copy()
+        old, changes = require_record(session), session.pending()
         if not self._lives(old):
             old = await self._living(old.id, old.subject)
         for _ in range(MAX_ATTEMPTS):
@@ -365,10 +365,11 @@ class Sessions:
             raise SessionGone("the session ended while the request ran")
         return record
 
-    def _remembered(self, session_id: str) -> Record | None:
-        """Return what is remembered of a session, if it lives: every no is the store's."""
-        record = self._recall(session_id)
-        return record if record is not None and self._lives(record) else None
+    async def _refused(self, record: Record, cookie: SessionCookie) -> Session:
+        again = await self._again(record)
+        if again is not None:
+            self._judge(again, cookie)
+        return await self._session(again)
 
     async def _again(self, refused: Record) -> Record | None:
         """Return what is stored of a refused session, read after this process has heard of it.

@@ -180,20 +180,18 @@ def find_cookie(headers: Iterable[bytes], name: bytes) -> bytes | None:
             from a sibling path or domain, and nothing tells which (C13; 6265bis 8.6). Or the headers exceed
             65536 octets.
     """
-    found: bytes | None = None
+    found: list[bytes] = []
     total = 0
     for header in headers:
         total += len(header)
         if total > MAX_COOKIE_HEADER:
             raise Malformed(f"Cookie headers exceed {MAX_COOKIE_HEADER} octets")
         start = header.find(name)
-        if start < 0:
-            continue
-        for value in _values(header, name, start):
-            if found is not None:
-                raise Malformed("two cookies of one name")
-            found = value
-    return found
+        if start >= 0:
+            found += _values(header, name, start)
+    if len(found) > 1:
+        raise Malformed("two cookies of one name")
+    return found[0] if found else None
 
 
 def plain_text(raw: bytes) -> str:
@@ -251,12 +249,10 @@ def _pairs(header: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _values(header: bytes, name: bytes, start: int) -> list[bytes]:
     # What browsers send is found by position; whatever looks different, or occurs twice, is read in full.
     end = start + len(name)
-    plain = start == 0 or header.endswith(b"; ", 0, start)
-    if not plain or not header.startswith(b"=", end) or header.find(name, end) >= 0:
+    plain = (not start or header[start - 2 : start] == b"; ") and header[end : end + 1] == b"="
+    if not plain or header.find(name, end) >= 0:
         return [value for found, value in _pairs(header) if found == name]
-    stop = header.find(b";", end)
-    value = header[end + 1 :] if stop < 0 else header[end + 1 : stop]
-    return [value.strip(_WHITE)]
+    return [header[end + 1 :].partition(b";")[0].strip(_WHITE)]
 
 
 def _octets(value: str | bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Credentials: what a request presents, read from its headers and not yet judged.
 
-The order in which they count is one table, `_PRECEDENCE`. A credential that is present and cannot be read
-is a refusal, never a reason to try the next kind. No repr shows a secret, and no error message a part of one.
+The order in which they count is that of `read`. A credential that is present and cannot be read is a refusal, never a
+reason to try the next kind. No repr shows a secret, and no error message a part of one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import re
 from binascii import a2b_base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Self
 
 import msgspec
@@ -27,6 +27,7 @@ PART_SIZE: Final = 3584  # characters of the box in each cookie
 _SESSION_VERSION: Final = "1"
 _BOX_VERSION: Final = b"2"
 _BOX_HEADS: Final = {b"2%d." % parts: parts for parts in range(1, MAX_PARTS + 1)}
+_WHOLE_BOX: Final = b"21."  # it has all of it, and nothing of the others belongs to it
 _REFRESH_VERSION: Final = b"\x01"
 _REFRESH_SIZE: Final = 1 + 16 + 8 + 32
 
@@ -84,7 +85,7 @@ class SessionCookie(_Redacted, frozen=True):
         if match is None:
             raise Malformed("the session cookie cannot be read")
         id, secret = match.groups()
-        return cls(id.decode("ascii"), a2b_base64(secret.translate(_STANDARD) + b"="))  # canonical, says the pattern
+        return cls(id.decode(), a2b_base64(secret.translate(_STANDARD) + b"="))  # canonical, says the pattern
 
 
 class SessionBox(_Redacted, frozen=True):
@@ -261,11 +262,10 @@ def read(headers: Iterable[tuple[bytes, bytes]], names: CookieNames) -> Presente
             cookies.append(value)
         elif name == b"authorization":
             authorizations.append(value)
-    for find in _PRECEDENCE:
-        presented = find(authorizations, cookies, names)
-        if presented is not None:
-            return presented
-    return None
+    bearer = _bearer(authorizations) if authorizations else None
+    if bearer is not None or not cookies:
+        return bearer
+    return _session_cookie(cookies, names) or _access_cookie(cookies, names)
 
 
 def read_refresh(headers: Iterable[tuple[bytes, bytes]], names: CookieNames) -> bytes | None:
@@ -293,9 +293,7 @@ def _sized(text: object) -> bytes:
     return b""
 
 
-def _bearer(authorizations: list[bytes], _cookies: list[bytes], _names: CookieNames) -> AccessToken | None:
-    if not authorizations:
-        return None
+def _bearer(authorizations: list[bytes]) -> AccessToken | None:
     if len(authorizations) > 1:
         raise Malformed("two Authorization headers")
     match = _AUTHORIZATION.fullmatch(authorizations[0].strip(b" \t"))
@@ -305,22 +303,16 @@ def _bearer(authorizations: list[bytes], _cookies: list[bytes], _names: CookieNa
     return AccessToken.parse(rest or b"") if scheme.lower() == b"bearer" else None
 
 
-def _session_cookie(_authorizations: list[bytes], cookies: list[bytes], names: CookieNames) -> Ticket | None:
+def _session_cookie(cookies: list[bytes], names: CookieNames) -> Ticket | None:
     raw = find_cookie(cookies, names.session)
     if raw is None:
         return None
     if not raw.startswith(_BOX_VERSION):
         return SessionCookie.parse(raw)
-    return SessionBox.parse(raw, [find_cookie(cookies, name) for name in names.more], find_cookie(cookies, names.seen))
+    more = () if raw.startswith(_WHOLE_BOX) else [find_cookie(cookies, name) for name in names.more]
+    return SessionBox.parse(raw, more, find_cookie(cookies, names.seen))
 
 
-def _access_cookie(_authorizations: list[bytes], cookies: list[bytes], names: CookieNames) -> AccessToken | None:
+def _access_cookie(cookies: list[bytes], names: CookieNames) -> AccessToken | None:
     raw = find_cookie(cookies, names.access)
     return None if raw is None else msgspec.structs.replace(AccessToken.parse(raw), ambient=True)
-
-
-_PRECEDENCE: Final[tuple[Callable[[list[bytes], list[bytes], CookieNames], Presented | None], ...]] = (
-    _bearer,
-    _session_cookie,
-    _access_cookie,
-)

@@ -164,7 +164,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
             raise BadSignature("the session cookie's secret is wrong")
         if self.successor is not None:
             raise Superseded("the browser has been given another session cookie since")
-        if not self.alive(now):
+        if now >= self.expires_at or now >= self.ends_at:
             raise Expired("the session has expired")
 
     def seen(self, now: int) -> Record:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -78,7 +79,12 @@ def line_of(record: Record) -> str:
 
     It is random, and made when the session begins. It is no secret: ends of sessions are told by it.
     """
-    return base64url.encode(record.digest[:LINE_SIZE])
+    return _line(record.digest[:LINE_SIZE])
+
+
+@lru_cache(4096)
+def _line(octets: bytes) -> str:
+    return base64url.encode(octets)
 
 
 def write_note(record: Record, *, key: bytes, name: str) -> str:

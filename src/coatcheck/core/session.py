@@ -26,7 +26,7 @@ class Session(MutableMapping[str, Any]):
 
     def __init__(self, record: Record | None = None, cookie: Ticket | None = None) -> None:
         self._record = record
-        self._changes = Changes()
+        self._changes: Changes | None = None  # most requests write nothing
         # Values that the handler holds, each with its encoding when it was last in step with the edits.
         self._held: dict[str, tuple[Any, bytes]] = {}
         self._detached = False
@@ -108,11 +108,13 @@ class Session(MutableMapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         self.accessed = True
-        if key in self._held:
-            return self._held[key][0]
+        held = self._held.get(key)
+        if held is not None:
+            return held[0]
         packed = self._data()[key]
         value = unpack(packed)
-        self._hold(key, value, packed)
+        if type(value) in _MUTABLE:
+            self._held[key] = (value, packed)
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -123,14 +125,17 @@ class Session(MutableMapping[str, Any]):
         self._require_attached()
         require_key(key)
         packed = pack(value)
-        self._changes.write(key, packed)
-        self._hold(key, value, packed)
+        self._edits().write(key, packed)
+        if isinstance(value, _MUTABLE):
+            self._held[key] = (value, packed)
+        else:
+            self._held.pop(key, None)
 
     def __delitem__(self, key: str) -> None:
         self._require_attached()
         if key not in self._data():
             raise KeyError(key)
-        self._changes.delete(key)
+        self._edits().delete(key)
         self._held.pop(key, None)
 
     def __iter__(self) -> Iterator[str]:
@@ -148,18 +153,17 @@ class Session(MutableMapping[str, Any]):
     def clear(self) -> None:
         """Remove everything, also what others write before this is saved."""
         self._require_attached()
-        self._changes.clear()
+        self._edits().clear()
         self._held.clear()
 
-    def _hold(self, key: str, value: Any, packed: bytes) -> None:
-        if isinstance(value, _MUTABLE):
-            self._held[key] = (value, packed)
-        else:
-            self._held.pop(key, None)
-
     def _data(self) -> dict[str, bytes]:
-        stored = self._record.data if self._record else {}
-        return self._changes.apply(stored) if self._changes else stored
+        stored = self._record.data if self._record is not None else {}
+        return stored if self._changes is None else self._changes.apply(stored)
+
+    def _edits(self) -> Changes:
+        if self._changes is None:
+            self._changes = Changes()
+        return self._changes
 
     def _require_attached(self) -> None:
         self.accessed = True
@@ -168,14 +172,18 @@ class Session(MutableMapping[str, Any]):
 
     # -- what the desks do with it -----------------------------------------------------------------------------
 
-    def pending(self) -> Changes:
-        """Return the edits that are not saved yet, those made in place included."""
+    def is_edited(self) -> bool:
+        """Say whether there are edits that are not saved yet, those made in place included."""
         for key, (value, before) in self._held.items():
             packed = pack(value)
             if packed != before:
-                self._changes.write(key, packed)
+                self._edits().write(key, packed)
                 self._held[key] = (value, packed)
-        return self._changes
+        return self._changes is not None and bool(self._changes)
+
+    def pending(self) -> Changes:
+        """Return the edits that are not saved yet, as they are now: more may be made while these are being saved."""
+        return self._edits().copy() if self.is_edited() else Changes()
 
     def used(self, record: Record, note: str = "") -> None:
         """Take over the times of a touch; edits that are pending stay so."""
@@ -188,7 +196,7 @@ class Session(MutableMapping[str, Any]):
         Values already handed out stay the same objects, so that a list which the handler holds keeps counting.
         """
         self._record = record
-        self._changes = Changes() if saved is None else self._changes.since(saved)
+        self._changes = None if saved is None or self._changes is None else self._changes.since(saved)
         self._detached = False
         if record is None:
             self._held.clear()

@@ -53,12 +53,32 @@ class CoatcheckMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of the ASGI protocol."""
-        if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
-        elif scope["type"] in ("http", "websocket"):
-            await self._serve(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+        kind = scope["type"]
+        if kind not in ("http", "websocket"):
+            await (self._live if kind == "lifespan" else self.app)(scope, receive, send)
+            return
+        responder = _Responder(scope, receive, send, self)
+        try:
+            head = request_head(scope)
+            if not self.coatcheck.is_open:
+                await open_for(head, self.coatcheck)
+            found = await Exchange.begin(head, self.coatcheck.sessions, self.coatcheck.verifier)
+            responder.exchange = found
+            try:
+                found.require_same_site()
+            except CrossSite:
+                if not self.exempts(scope):
+                    raise
+            scope["coatcheck"] = found
+            scope["session"] = found.session
+            await responder.serve(self.app)
+            late = not responder.started or found.session.is_edited()
+            if late and not responder.failed and responder.error is None:
+                await found.finish()
+        except CoatcheckError as error:
+            if responder.started or not is_ours_to_answer(error):
+                raise
+            await refuse(scope, send, error)
 
     def exempts(self, scope: Scope) -> bool:
         """Say whether other sites may send this request; an adapter whose routes can be marked asks those, too."""
@@ -76,51 +96,23 @@ class CoatcheckMiddleware:
         finally:
             await self.coatcheck.close()
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        responder = _Responder(scope, receive, send, self)
-        try:
-            head = request_head(scope)
-            if not self.coatcheck.is_open:
-                await open_for(head, self.coatcheck)
-            found = await Exchange.begin(head, self.coatcheck.sessions, self.coatcheck.verifier)
-            responder.exchange = found
-            try:
-                found.require_same_site()
-            except CrossSite:
-                if not self.exempts(scope):
-                    raise
-            scope["coatcheck"] = found
-            scope["session"] = found.session
-            await responder.serve(self.app)
-            late = not responder.started or found.session.pending()
-            if late and not responder.failed and responder.error is None:
-                await found.finish()
-        except CoatcheckError as error:
-            if responder.started or not is_ours_to_answer(error):
-                raise
-            await refuse(scope, send, error)
-
 
 class _Responder(ASGIConnection):
     """The application's `send`: lets nothing leave before the session is saved and its headers are there."""
 
-    __slots__ = ("exchange", "failed", "started")
-
     middleware: CoatcheckMiddleware
     exchange: Exchange
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send, middleware: CoatcheckMiddleware) -> None:
-        super().__init__(scope, receive, send, middleware)
-        self.started = False
-        self.failed = False
+    started = False
+    failed = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] in _CARRIES_HEADERS:
+            found = self.exchange
             self.failed = message.get("status", 200) >= SERVER_ERROR
             if not self.failed:
-                await self.exchange.finish()
-            headers = self.exchange.dress(message.get("headers", ()))
-            self.middleware.plain_http.notice(self.exchange.head, headers)
+                await found.finish()
+            headers = found.dress(message.get("headers", ()))
+            self.middleware.plain_http.notice(found.head, headers)
             message = {**message, "headers": headers}
             self.started = True
         self.notice(message)

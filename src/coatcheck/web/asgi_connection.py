@@ -47,24 +47,18 @@ class ASGIConnection(OpenConnection):
         middleware: whose connection it is.
     """
 
-    __slots__ = (
-        "_cancelled", "_cancelling", "_interrupted", "_receive", "_scope", "_send", "_task", "_waiting", "_watched",
-        "middleware",
-    )  # fmt: skip
-
     _cancelled: bool
     _cancelling: int
+    _watched = False
+    _waiting: asyncio.Task[Any] | None = None
+    _interrupted = False
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, middleware: Watching) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self.middleware = middleware
-        self.error = None
-        self._watched = False
         self._task = asyncio.current_task()
-        self._waiting: asyncio.Task[Any] | None = None
-        self._interrupted = False
 
     @abstractmethod
     async def __call__(self, message: Message) -> None:

@@ -116,7 +116,7 @@ class FlaskSession(SessionMixin):
     @property
     def modified(self) -> bool:
         """Whether there is something to save; changes in place are found without anybody saying so."""
-        return bool(self.held.pending())
+        return self.held.is_edited()
 
     @modified.setter
     def modified(self, value: bool) -> None:

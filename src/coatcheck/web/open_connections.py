@@ -35,9 +35,7 @@ class OpenConnection(ABC):
     again at the latest (milliseconds since the epoch), and whether that is under way.
     """
 
-    __slots__ = ("ends_at", "error", "looking", "standing")
-
-    error: CoatcheckError | None
+    error: CoatcheckError | None = None
     standing: Standing
     ends_at: int
     looking: bool

@@ -204,7 +204,7 @@ class _Response:
 
     def _end(self) -> None:
         """Save what a streamed body changed."""
-        if not self._failed and self.exchange.session.pending():
+        if not self._failed and self.exchange.session.is_edited():
             run(self.exchange.finish())
 
 

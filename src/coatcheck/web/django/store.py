@@ -378,7 +378,7 @@ def follow_login(request: Any = None, **_: Any) -> None:
 
 def _begin_anew_if_signing_in(session: Session, key: str) -> None:
     # Of a request that comes with an access token, the session is not at hand; who signs in gets another anyway.
-    if key == SESSION_KEY and session.record is None and not session.pending():
+    if key == SESSION_KEY and session.record is None and not session.is_edited():
         session.become(None)
 
 
