@@ -41,7 +41,9 @@ class CookieJar:
         policy: which names are ours.
     """
 
-    __slots__ = ("_clock", "_head", "_keyring", "_policy", "_received", "_sent", "accessed", "confidential")
+    __slots__ = (
+        "_clock", "_cookie_headers", "_head", "_keyring", "_policy", "_received", "_sent", "accessed", "confidential",
+    )  # fmt: skip
 
     def __init__(self, head: RequestHead, clock: Clock, keyring: Keyring, policy: Policy) -> None:
         self._head = head
@@ -49,6 +51,7 @@ class CookieJar:
         self._keyring = keyring
         self._policy = policy
         self._sent: dict[str, _Sent] = {}
+        self._cookie_headers: list[bytes] | None = None
         self._received: dict[bytes, list[bytes]] | None = None
         self.accessed = False
         """Whether anybody looked: the response then depends on the cookies (C18)."""
@@ -124,7 +127,7 @@ class CookieJar:
     def take_back(self, *cookies: Cookie) -> None:
         """Take back those cookies that the browser has, as far as the request and this response tell."""
         for cookie in cookies:
-            if cookie.name in self._sent or cookie.name.encode("ascii") in self._all():
+            if cookie.name in self._sent or self._is_received(cookie.name.encode("ascii")):
                 self.delete(cookie)
 
     def sizes(self) -> dict[str, int]:
@@ -141,7 +144,7 @@ class CookieJar:
 
     def together(self) -> int:
         """Return how many octets of cookies the browser will send once this response is there, or more than that."""
-        at_most = sum(len(header) for header in self._head.values(b"cookie"))
+        at_most = sum(len(header) for header in self._headers())
         at_most += sum(len(sent.line) for sent in self._sent.values())
         if at_most <= MAX_TOGETHER:  # nearly always; the exact sum takes longer
             return at_most
@@ -176,16 +179,25 @@ class CookieJar:
     def _find(self, name: bytes) -> bytes | None:
         """Return what `find_cookie` does; of many names the header is read once (P9)."""
         if self._received is None:
-            return find_cookie(self._head.values(b"cookie"), name)
+            return find_cookie(self._headers(), name)
         values = self._received.get(name, [])
         if len(values) > 1:
             raise Malformed("two cookies of one name")
         return values[0] if values else None
 
+    def _is_received(self, name: bytes) -> bool:
+        # Where the name is in no header, in whatever place, there is no need to take them apart.
+        return any(name in header for header in self._headers()) and name in self._all()
+
+    def _headers(self) -> list[bytes]:
+        if self._cookie_headers is None:
+            self._cookie_headers = self._head.values(b"cookie")
+        return self._cookie_headers
+
     def _all(self) -> dict[bytes, list[bytes]]:
         if self._received is None:
             self._received = {}
-            headers = self._head.values(b"cookie")
+            headers = self._headers()
             if sum(len(header) for header in headers) <= MAX_COOKIE_HEADER:  # of more, nothing is believed
                 for name, value in parse_cookies(headers):
                     self._received.setdefault(name, []).append(value)

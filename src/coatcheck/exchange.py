@@ -15,11 +15,12 @@ import logging
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 
+from coatcheck import session_cookies
 from coatcheck.browser_side import BrowserSide
 from coatcheck.core import credentials, sufficiency
 from coatcheck.core.claims import Principal
 from coatcheck.core.credentials import AccessToken, RefreshToken
-from coatcheck.core.record import Record, require_subject
+from coatcheck.core.record import require_subject
 from coatcheck.core.session import Session
 from coatcheck.errors import (
     ConfigurationError,
@@ -44,14 +45,14 @@ _log = logging.getLogger("coatcheck")
 class Exchange(BrowserSide):
     """One request and its response. Made by `begin`, by the middleware; handlers find it in the scope."""
 
-    session: Session
     _refusal: CredentialError | None = None
     _token: Principal | None = None
     _token_text = ""
     _dressed = False
 
-    def __init__(self, head: RequestHead, sessions: Desk, verifier: Verifier) -> None:
+    def __init__(self, head: RequestHead, sessions: Desk, verifier: Verifier, session: Session | None = None) -> None:
         super().__init__(head, sessions.policy, sessions.keyring, sessions.clock)
+        self.session = Session() if session is None else session
         self._sessions = sessions
         self._verifier = verifier
 
@@ -66,18 +67,20 @@ class Exchange(BrowserSide):
         Raises:
             StoreUnavailable: it cannot be told whether the session is alive (P6).
         """
-        exchange = cls(head, sessions, verifier)
+        token = session = refusal = None
         try:
-            presented = credentials.read(head.headers, exchange._policy.cookie_names)
-            if presented is None:
-                exchange.session = Session()
-            elif isinstance(presented, AccessToken):
-                exchange._ambient = presented.ambient
-                await exchange._verify(presented)
-            else:
-                exchange.session = await sessions.load(presented)
-        except CredentialError as refusal:
-            exchange.session, exchange._refusal = Session(), refusal
+            presented = credentials.read(head.headers, sessions.policy.cookie_names)
+            if isinstance(presented, AccessToken):
+                token = presented
+            elif presented is not None:
+                session = await sessions.load(presented)
+        except CredentialError as error:
+            refusal = error
+        exchange = cls(head, sessions, verifier, session)
+        if refusal is not None:
+            exchange._refusal = refusal
+        elif token is not None:
+            await exchange._verify(token)
         return exchange
 
     @property
@@ -301,7 +304,7 @@ class Exchange(BrowserSide):
         """Return a response's headers with ours among them: one Set-Cookie a name, Vary, Cache-Control."""
         session = self.session
         if session.cookie or session.note:
-            self._hand_out()
+            self._no_store |= session_cookies.send(self.cookies, session, self._policy, self._clock())
         self._dressed = True
         dressed = list(headers) if self._jar is None else self._with_cookies(self._jar, headers)
         if self._no_store:
@@ -314,7 +317,12 @@ class Exchange(BrowserSide):
     # -- inside ------------------------------------------------------------------------------------------------
 
     async def _verify(self, token: AccessToken) -> None:
-        self._token = await self._verifier.verify_or_find(token.text, self._sessions.find)
+        self._ambient = token.ambient
+        try:
+            self._token = await self._verifier.verify_or_find(token.text, self._sessions.find)
+        except CredentialError as refusal:
+            self._refusal = refusal
+            return
         self._token_text = token.text
         self.session = Session.detached()
 
@@ -344,9 +352,7 @@ class Exchange(BrowserSide):
     def _leave(self) -> None:
         self.session.become(None)
         self._token = None
-        policy = self._policy
-        ours = (*policy.session_cookies, policy.seen_cookie, policy.access_cookie, policy.refresh_cookie)
-        self.cookies.take_back(*ours)
+        session_cookies.take_back(self.cookies, self._policy)
         self._no_store = True
 
     def _refreshable(self, text: str | bytes | None) -> str | None:
@@ -379,20 +385,3 @@ class Exchange(BrowserSide):
         except StoreUnavailable:
             # The request was served on a fresh load; that its use could not be noted is no reason to fail it.
             _log.warning("use of session %s not noted: the store is unavailable", session.id)
-
-    def _hand_out(self) -> None:
-        """Send what the session's cookies are to carry, if this request made or rotated it, or changed a sealed one."""
-        session, kinds = self.session, self._policy.session_cookies
-        if session.record is None:
-            return
-        lasting, self._no_store = self._lasting(session.record), True
-        if session.cookie is None:
-            self.cookies.send(self._policy.seen_cookie, session.note, max_age=lasting)
-            return
-        for kind, value in zip(kinds, session.cookie.values, strict=False):
-            self.cookies.send(kind, value, max_age=lasting)
-        self.cookies.take_back(*kinds[len(session.cookie.values) :], self._policy.seen_cookie)
-
-    def _lasting(self, record: Record) -> timedelta | None:
-        left = timedelta(milliseconds=record.ends_at - self._sessions.clock())
-        return max(left, timedelta(seconds=1)) if record.persistent else None

@@ -11,26 +11,24 @@ the policy's `leeway`: a cut-off lies that far ahead, and whoever knows it makes
 from __future__ import annotations
 
 import builtins
-import secrets
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
 
 from coatcheck.announcer import Announcer
+from coatcheck.boxes import Boxes
 from coatcheck.core.cookies import MAX_PAIR
 from coatcheck.core.credentials import PART_SIZE, SessionBox, Ticket, valid_session_id
 from coatcheck.core.policy import milliseconds
 from coatcheck.core.record import Device, Record, require_size, require_subject, words
 from coatcheck.core.revocation import NEVER
-from coatcheck.core.seal import NONCE_SIZE
-from coatcheck.core.sealed_record import BOX_KEYS, NOTE_KEYS, seal_record, write_note
+from coatcheck.core.sealed_record import BOX_KEYS, NOTE_KEYS, write_note
 from coatcheck.core.session import Session, id_of, require_record
 from coatcheck.errors import ConfigurationError, Expired, Malformed, SessionGone, StoreUnavailable
 from coatcheck.events import OnEvent, log_event
 from coatcheck.feed import Feed
 from coatcheck.issuer import Grant, mint_cookie
-from coatcheck.opened_boxes import OpenedBoxes
 from coatcheck.run import to_the_end
 from coatcheck.sealed_ends import SealedEnds
 from coatcheck.verifier import Verifier
@@ -62,7 +60,7 @@ class SealedSessions:
         self._verifier = verifier
         self._revocations = verifier.revocations
         self._name = self.policy.cookie.name
-        self._boxes = OpenedBoxes(self.keyring, self._name)
+        self._boxes = Boxes(self.keyring, self._name)
         self._absolute = milliseconds(self.policy.absolute)
         self._touch_every = milliseconds(self.policy.touch_every)
         self._announcer = Announcer(
@@ -169,8 +167,7 @@ class SealedSessions:
             return
         if not self._lives(record):
             raise SessionGone("the session ended while the request ran")
-        seen, data = record.seen(self.clock()), changes.apply(record.data)
-        edited = msgspec.structs.replace(seen, data=data, version=record.version + 1)
+        edited = record.edited(changes.apply(record.data), self.clock())
         session.become(edited, self._seal(edited), saved=changes)
 
     async def update(
@@ -341,8 +338,7 @@ class SealedSessions:
 
     def _seal(self, record: Record) -> SessionBox:
         require_size(record.data, self.policy.max_data)
-        nonce = secrets.token_bytes(NONCE_SIZE)
-        return seal_record(record, keys=self.keyring.derive(BOX_KEYS), name=self._name, nonce=nonce)
+        return self._boxes.seal(record)
 
     def _in_time(self, record: Record) -> bool:
         # Never longer than revocations are remembered by this policy, whichever it was when the session began.

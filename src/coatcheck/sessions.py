@@ -9,8 +9,6 @@ import builtins
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import msgspec
-
 from coatcheck.admission import Admission
 from coatcheck.announcer import Announcer
 from coatcheck.clock import Clock, system_clock
@@ -350,7 +348,7 @@ class Sessions:
                 raise SessionGone("the session ended while the request ran")
             data = edit(record.data)
             require_size(data, self.policy.max_data)
-            edited = msgspec.structs.replace(record.seen(now), data=data, version=record.version + 1)
+            edited = record.edited(data, now)
             if await self.store.replace(edited):
                 return edited
             record = await self._living(record.id, record.subject)

@@ -174,6 +174,17 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
             self, seen_at=seen_at, expires_at=max(self.expires_at, expiry(seen_at, self.idle, self.ends_at))
         )
 
+    def edited(self, data: dict[str, bytes], now: int) -> Record:
+        """Return the record with other data, and used: the next version, which replaces this one and no other."""
+        seen_at = max(now, self.seen_at)
+        return msgspec.structs.replace(
+            self,
+            seen_at=seen_at,
+            expires_at=max(self.expires_at, expiry(seen_at, self.idle, self.ends_at)),
+            version=self.version + 1,
+            data=data,
+        )
+
     def refreshed(self, now: int) -> Record:
         """Return the record after its refresh token was spent: of the next generation, and used."""
         return msgspec.structs.replace(
@@ -309,6 +320,8 @@ class Changes:
         if self.cleared and not saved.cleared:
             return self
         later = Changes()
+        if self.written == saved.written and self.deleted == saved.deleted:  # nearly always
+            return later
         later.written = {key: value for key, value in self.written.items() if saved.written.get(key) != value}
         later.deleted = (self.deleted - saved.deleted) | (saved.written.keys() - self.written.keys())
         return later
@@ -362,8 +375,10 @@ def require_size(data: Mapping[str, bytes], most: int) -> None:
     Raises:
         InvalidValue: it does, or is not.
     """
-    if not all(type(value) is bytes for value in data.values()):
-        raise InvalidValue("first data is encoded: {key: coatcheck.core.record.pack(value)}")
-    size = sum(len(key.encode("utf-8", "surrogatepass")) + len(value) for key, value in data.items())
+    size = 0
+    for key, value in data.items():
+        if type(value) is not bytes:
+            raise InvalidValue("first data is encoded: {key: coatcheck.core.record.pack(value)}")
+        size += len(value) + (len(key) if key.isascii() else len(key.encode("utf-8", "surrogatepass")))
     if size > most:
         raise InvalidValue(f"the session's data takes {size} bytes; the policy's max_data is {most}")

@@ -41,7 +41,7 @@ def seal_record(record: Record, *, keys: Sequence[bytes], name: str, nonce: byte
     """Return the box that holds a session.
 
     Args:
-        record: of its digest only the session's line stays, for who has the box has the session: there is no secret.
+        record: what stays of it is what `as_sealed` says.
         keys: as `Keyring.derive(BOX_KEYS)` returns them.
         name: of the session cookie.
         nonce: 12 random bytes, new for every call.
@@ -49,13 +49,23 @@ def seal_record(record: Record, *, keys: Sequence[bytes], name: str, nonce: byte
     Raises:
         InvalidValue: it is larger than the cookies that a session may take.
     """
-    encoded = msgspec.structs.replace(record, digest=record.digest[:LINE_SIZE]).encode()
+    encoded = as_sealed(record).encode()
     if len(encoded) > MAX_RECORD:
         raise InvalidValue(
             f"the sealed session takes {len(encoded)} octets, and its {MAX_PARTS} cookies hold {MAX_RECORD}: "
             "keep less in it, or keep sessions in a store"
         )
     return SessionBox(seal(encoded, keys=keys, purpose=_PURPOSE, name=name, nonce=nonce, limit=MAX_TEXT))
+
+
+def as_sealed(record: Record) -> Record:
+    """Return a session as its box holds it.
+
+    Of its digest only the session's line stays, for who has the box has the session: there is no secret.
+    """
+    if len(record.digest) == LINE_SIZE:
+        return record
+    return msgspec.structs.replace(record, digest=record.digest[:LINE_SIZE])
 
 
 def open_record(box: SessionBox, *, keys: Sequence[bytes], name: str) -> Record:

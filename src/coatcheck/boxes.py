@@ -1,24 +1,27 @@
-"""OpenedBoxes: opens the boxes of sealed sessions, and knows again those that it has opened.
+"""Boxes: seals and opens the boxes of sealed sessions, and knows again those that were here before.
 
-A browser sends the same box with each request until something is written. So one that was opened is known again, for
-as long as the keys stay as they are; what time and revocations say of it is judged each time, elsewhere.
+A browser sends the same box with each request until something is written. So one that was sealed or opened here is
+known again, for as long as the keys stay as they are; what time and revocations say of it is judged each time,
+elsewhere.
 """
 
 from __future__ import annotations
 
+import secrets
 from typing import Final
 
 from coatcheck.core.credentials import SessionBox
 from coatcheck.core.keys import Keyring, Roles
 from coatcheck.core.record import Record
-from coatcheck.core.sealed_record import BOX_KEYS, NOTE_KEYS, open_record, read_note
+from coatcheck.core.seal import NONCE_SIZE
+from coatcheck.core.sealed_record import BOX_KEYS, NOTE_KEYS, as_sealed, open_record, read_note, seal_record
 
 # Bounds of what is remembered (P9): some 20 MiB at most, and much less with sessions of the usual size.
 _MOST_KEPT: Final = 4096
 _LONGEST_KEPT: Final = 2048  # characters
 
 
-class OpenedBoxes:
+class Boxes:
     """The boxes of one cookie.
 
     Args:
@@ -33,6 +36,18 @@ class OpenedBoxes:
         self._name = name
         self._kept: dict[SessionBox, tuple[Roles, Record]] = {}
 
+    def seal(self, record: Record) -> SessionBox:
+        """Return a new box with a session.
+
+        Raises:
+            InvalidValue: it is larger than the cookies that a session may take.
+        """
+        roles, record = self._keyring.roles, as_sealed(record)
+        nonce = secrets.token_bytes(NONCE_SIZE)
+        box = seal_record(record, keys=self._keyring.derive(BOX_KEYS), name=self._name, nonce=nonce)
+        self._keep(box, roles, record)
+        return box
+
     def open(self, box: SessionBox) -> Record:
         """Return the session in a box, as last seen by the box or by the note that came with it.
 
@@ -46,11 +61,14 @@ class OpenedBoxes:
         if kept is not None and kept[0] is roles:
             return kept[1]
         record = self._opened(box)
+        self._keep(box, roles, record)
+        return record
+
+    def _keep(self, box: SessionBox, roles: Roles, record: Record) -> None:
         if len(box.text) + len(box.note) <= _LONGEST_KEPT:
             if len(self._kept) >= _MOST_KEPT:
                 self._kept.clear()  # whatever of it is still in use is back with its next request
             self._kept[box] = roles, record
-        return record
 
     def _opened(self, box: SessionBox) -> Record:
         record = open_record(box, keys=self._keyring.derive(BOX_KEYS), name=self._name)
