@@ -51,12 +51,16 @@ class SealedEnds:
 
     def refuses(self, record: Record) -> bool:
         """Say whether this process has heard that a session ended."""
-        covers, subject = self._revocations.covers, record.subject
-        if covers(record.id, subject, record.created_at) or covers(line_of(record), None, 0):
+        known, subject = self._revocations, record.subject
+        if known.has_ended(record.id) or known.has_ended(line_of(record)):
             return True
-        return subject is not None and (
-            record.created_at < self._revocations.cutoff(_OTHERS + subject)
-            or record.signed_in_at < self._revocations.cutoff(subject) - self._ahead
+        if subject is None:
+            return False
+        cutoff = known.cutoff(subject)
+        return (
+            record.created_at < cutoff
+            or record.created_at < known.cutoff(_OTHERS + subject)
+            or record.signed_in_at < cutoff - self._ahead
         )
 
     def refusal(self, record: Record) -> Revoked:

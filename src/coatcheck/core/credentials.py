@@ -132,10 +132,11 @@ class SessionBox(_Redacted, frozen=True):
         Not checked: their letters and size, that the parts belong together, and that we sealed them.
         """
         parts = _BOX_HEADS.get(first[:3], 0)
-        rest = [part for part in more[: parts - 1] if part is not None] if parts else []
-        if not parts or len(rest) != parts - 1:
+        rest = [part for part in more[: parts - 1] if part is not None] if parts > 1 else []
+        if len(rest) != parts - 1:
             raise Malformed("the session cookies cannot be read, or not all of them are there")
-        return cls(b"".join((first[3:], *rest)).decode("latin-1"), (note or b"").decode("latin-1"))
+        whole = b"".join((first[3:], *rest)) if rest else first[3:]
+        return cls(whole.decode("latin-1"), note.decode("latin-1") if note else "")
 
 
 class AccessToken(_Redacted, frozen=True):

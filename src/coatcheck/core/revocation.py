@@ -84,6 +84,10 @@ class Revocations:
         if before is not None and issued_at < before // 1000:
             raise RevokedError("the subject was signed out everywhere")
 
+    def has_ended(self, session_id: str) -> bool:
+        """Say whether a session is revoked by its id."""
+        return self._sessions.get(session_id) is not None
+
     def covers(self, session_id: str, subject: str | None, created_at: int) -> bool:
         """Say whether a session is revoked, by its id or because it was made (ms) before its subject's cut-off."""
         if self._sessions.get(session_id) is not None:
