@@ -5,7 +5,8 @@
 Three curves. In flight: this process's CPU for each read over the bare application, with 1 to 64 users at a time.
 Revocations: verifying a token while ever more of them are remembered; a thousand tokens take turns. Sessions: what a
 request pays to find its session, which is the desk's work and the store's, while there are ever more; any of them may
-come next. How long a store takes by the clock is in the benchmark `million`, with the servers as well.
+come next; and what a read pays for its session in all. How long a store takes by the clock is in the benchmark
+`million`, with the servers as well.
 """
 
 from __future__ import annotations
@@ -18,19 +19,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from suite import command, report
 from suite.apps import named
 from suite.clocks import backwards
-from suite.harness import Case, Timing, Work, measure, microseconds, over, ratio
+from suite.harness import Case, Timing, Work, grown, measure, microseconds, over, ratio
 from suite.many import fill, id_of, ticket
+from suite.on_starlette import bare, ours, starlette
 from suite.servers import Places, folder, places
-from suite.traffic import cases_of, opened
+from suite.traffic import AsgiBrowsers, cases_of, opened
 
 from coatcheck import Coatcheck, Key, Keyring, MemoryStore, Policy, Revocations, Revoked, SQLiteStore, Verifier
 from coatcheck.clock import Clock, system_clock
 from coatcheck.core.claims import build_access_token
+from coatcheck.core.cookies import SESSION_COOKIE
 from coatcheck.core.jws import sign
 from coatcheck.core.revocation import Revoked as Revocation
 from coatcheck.store import Store
@@ -62,7 +65,7 @@ def main() -> None:
     report.publish("curves", tables, libraries=LIBRARIES, record=options.record)
 
 
-def grown(first: str, names: Sequence[str], timings: dict[str, list[Timing]]) -> list[report.Cell]:
+def many_times(first: str, names: Sequence[str], timings: dict[str, list[Timing]]) -> list[report.Cell]:
     """Return, for each case, how many times the CPU of the first one it took."""
     return [ratio(timings[name], timings[first]) for name in names]
 
@@ -110,7 +113,7 @@ def revocations(sizes: Sequence[int], rounds: int) -> report.Table:
         ]
         require_refusal(key, keyring, known[-1])
         timings = asyncio.run(measure(cases, rounds=rounds))
-        rows.append([name, microseconds(timings["0"]), *grown("0", [str(size) for size in sizes], timings)])
+        rows.append([name, microseconds(timings["0"]), *many_times("0", [str(size) for size in sizes], timings)])
     columns = ["times the CPU with none", "none, µs", *(f"{size:,}" for size in sizes)]
     return report.Table("curves: revocations", columns, rows)
 
@@ -176,7 +179,8 @@ def sessions(sizes: Sequence[int], rounds: int) -> report.Table:
     rows: list[list[report.Cell]] = []
     with folder() as home:
         for name, make in STORES.items():
-            rows.append([name, *asyncio.run(found_among(sizes, rounds, partial(make, home)))])
+            finding, reading = asyncio.run(among(sizes, rounds, partial(make, home)))
+            rows += [[name, *finding], [f"{name}, all that it costs a read", *reading]]
     columns = ["times the CPU with the fewest", f"{sizes[0]:,}, µs", *(f"{size:,}" for size in sizes[1:])]
     return report.Table("curves: sessions", columns, rows)
 
@@ -187,9 +191,11 @@ STORES: Final[dict[str, Callable[[Path, int], Store]]] = {
 }
 
 
-async def found_among(sizes: Sequence[int], rounds: int, make: Callable[[int], Store]) -> list[report.Cell]:
-    """Return the cells of one kind of store."""
-    cases: list[Case] = []
+async def among(
+    sizes: Sequence[int], rounds: int, make: Callable[[int], Store]
+) -> tuple[list[report.Cell], list[report.Cell]]:
+    """Return the cells of one kind of store: of finding a session, and of a read over the bare application."""
+    cases = [Case("bare", visiting(starlette(pages=(bare, bare, bare)), 1), TOKENS)]
     coats: list[Coatcheck] = []
     for size in sizes:
         coat = Coatcheck(make(size))
@@ -197,10 +203,30 @@ async def found_among(sizes: Sequence[int], rounds: int, make: Callable[[int], S
         await fill(coat.store, size, system_clock())
         coats.append(coat)
         cases.append(Case(f"{size}", finding(coat, size), TOKENS))
+        cases.append(Case(f"read {size}", visiting(ours(coat), size), TOKENS))
     timings = await measure(cases, rounds=rounds)
     for coat in coats:
         await coat.close()
-    return [microseconds(timings[f"{sizes[0]}"]), *grown(f"{sizes[0]}", [str(size) for size in sizes[1:]], timings)]
+    first, *others = (str(size) for size in sizes)
+    least, none = timings[f"read {first}"], timings["bare"]
+    return (
+        [microseconds(timings[first]), *many_times(first, others, timings)],
+        [over(least, none), *(grown(timings[f"read {other}"], least, none) for other in others)],
+    )
+
+
+def visiting(app: Any, size: int) -> Work:
+    """Return what reads a page with one session after another, whichever."""
+    choose, browsers = random.Random(2), AsgiBrowsers(app)  # noqa: S311 (the same sessions each time)
+    for user in range(20 * TOKENS):
+        browsers.hand(user, "cookie", f"{SESSION_COOKIE}={ticket(choose.randrange(size)).value}")
+    users = cycle(range(20 * TOKENS))
+
+    async def work(times: int) -> None:
+        for user in islice(users, times):
+            await browsers.visit(user, "/read")
+
+    return work
 
 
 def finding(coat: Coatcheck, size: int) -> Work:

@@ -97,6 +97,12 @@ def ratio(timings: Sequence[Timing], unit: Sequence[Timing]) -> Spread:
     return Spread.of([one.cpu / other.cpu for one, other in zip(timings, unit, strict=True)])
 
 
+def grown(timings: Sequence[Timing], first: Sequence[Timing], bare: Sequence[Timing]) -> Spread:
+    """Return how many times as much as the first a case takes more than another, from what there was in each round."""
+    rounds = zip(timings, first, bare, strict=True)
+    return Spread.of([(one.cpu - other.cpu) / (least.cpu - other.cpu) for one, least, other in rounds])
+
+
 def short(figure: float) -> str:
     """Return a figure with as many digits as mean something."""
     return f"{figure:.2f}" if abs(figure) < 9.995 else f"{figure:.1f}" if abs(figure) < 99.95 else f"{figure:,.0f}"

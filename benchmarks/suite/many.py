@@ -34,7 +34,7 @@ AGENTS: Final = (
     "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Mobile Safari/537.36",
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605 (KHTML, like Gecko) Version/18 Safari/604",
 )
-DATA: Final = {"cart": pack(["a1", "b2", "c3"]), "theme": pack("dark")}
+DATA: Final = {"cart": pack(["a1", "b2", "c3"]), "name": pack("Anna")}
 
 
 def id_of(number: int) -> str:

@@ -56,9 +56,13 @@ def starlette(*middleware: Middleware, pages: Any = (start, read, write)) -> Sta
     return Starlette(routes=routes, middleware=middleware)
 
 
+def ours(coat: Coatcheck) -> Starlette:
+    """Return our application, with these sessions."""
+    return starlette(Middleware(CoatcheckMiddleware, coatcheck=coat), pages=(sign_in, read, write))
+
+
 def _ours(store: Store | Sealed) -> Starlette:
-    middleware = Middleware(CoatcheckMiddleware, coatcheck=Coatcheck(store))
-    return starlette(middleware, pages=(sign_in, read, write))
+    return ours(Coatcheck(store))
 
 
 def _sqlite(places: Places) -> Starlette:

@@ -65,8 +65,12 @@ class AsgiBrowsers:
         """Send a user's first request, and return the header that they send from now on."""
         self._headers.pop(user, None)
         name, value = credential_of(await self.visit(user, "/start"))
-        self._headers[user] = [*self._bare, (name.encode(), value.encode())]
+        self.hand(user, name, value)
         return name, value
+
+    def hand(self, user: int, name: str, value: str) -> None:
+        """Give a user the header that they send from now on."""
+        self._headers[user] = [*self._bare, (name.encode(), value.encode())]
 
     async def visit(self, user: int, path: str) -> Headers:
         """Send one request, and return the headers of its answer."""
