@@ -125,6 +125,8 @@ class StoredRing(msgspec.Struct, kw_only=True):
             upcoming = by_role["upcoming"][0] if by_role["upcoming"] else None
             secret = base64url.decode(self.secret)
             return Keyring(signing, upcoming=upcoming, retired=by_role["retired"], secret=secret)
+        except ConfigurationError as error:  # such as a weak key, whose words say so
+            raise ConfigurationError(f"{where} holds keys that cannot be used: {error}") from None
         except (CoatcheckError, KeyError, ValueError):
             raise ConfigurationError(f"{where} is damaged: its keys do not make a ring") from None
 

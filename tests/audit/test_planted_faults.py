@@ -47,6 +47,9 @@ BY_FORM: dict[tuple[str, ...], set[str]] = {
     # the sign-in
     ("open to visitors",): {"unprotected"},
     ("unsigned tokens",): {"unsigned-token"},
+    ("sessions are tokens",): set(),
+    ("sessions are tokens", "takes alg none"): {"unsigned-token"},
+    ("half of the id counts",): {"changed-value"},
     ("same id after sign-in",): {"fixation"},
     ("old id stays alive",): {"fixation"},
     ("adopts any id",): {"chosen-id"},
@@ -54,7 +57,10 @@ BY_FORM: dict[tuple[str, ...], set[str]] = {
     ("first of two",): {"two-cookies-host"},
     ("loose names",): {"look-alike", "two-cookies-host"},
     ("any origin reads",): {"cross-origin-reads"},
+    ("origins that begin like ours read",): {"cross-origin-reads"},
+    ("origins that end like ours read",): {"cross-origin-reads"},
     ("open redirect",): {"open-redirect"},
+    ("asks for a url",): {"open-redirect"},
     ("redirect checks for // only",): {"open-redirect"},
     ("redirects who is signed in",): {"open-redirect"},
     ("alive after sign-out",): {"alive-after-sign-out"},
@@ -63,6 +69,8 @@ BY_FORM: dict[tuple[str, ...], set[str]] = {
     ("takes same-site",): {"forged-sign-in", "forged-sign-out"},
     ("takes Origin: null",): {"forged-sign-in", "forged-sign-out"},
     ("knows Sec-Fetch-Site only",): {"forged-sign-in", "forged-sign-out"},
+    ("compares how an Origin begins",): {"forged-sign-in", "forged-sign-out"},
+    ("compares how an Origin ends",): {"forged-sign-in", "forged-sign-out"},
     ("sign-out by GET",): {"sign-out-by-get"},
     # tokens and keys
     ("token for scripts",): {"token-for-scripts", "no-httponly"},
@@ -80,6 +88,7 @@ BY_FORM: dict[tuple[str, ...], set[str]] = {
     ("id in the body",): {"secret-in-body"},
     ("repeats the password",): {"password-repeated"},
     ("traceback",): {"insides"},
+    ("warnings",): {"insides"},
     ("breaks on odd cookies",): {"breaks"},
     # many at once hide nothing
     ("no prefix", "no HttpOnly", "adopts any id", "alive after sign-out", "no policy", "open redirect"): {
@@ -89,6 +98,7 @@ BY_FORM: dict[tuple[str, ...], set[str]] = {
 BY_JSON: dict[tuple[str, ...], set[str]] = {
     (): set(),
     ("token only",): set(),
+    ("token only", "unsigned tokens"): {"unsigned-token", "changed-value"},
     ("no defence against other sites",): {"forged-sign-out"},
     ("no defence against other sites", "any content type"): {"forged-sign-in", "forged-sign-out"},
     ("token alive after sign-out",): {"alive-after-sign-out"},
@@ -137,6 +147,8 @@ def test_without_a_protected_path_cookies_tell_what_a_request_has_done(stage: St
     [
         ("takes same-site", {"Sec-Fetch-Site: same-site"}),
         ("takes Origin: null", {"Origin: null"}),
+        ("compares how an Origin begins", {"an Origin that begins like yours"}),
+        ("compares how an Origin ends", {"an Origin that ends like yours"}),
         ("knows Sec-Fetch-Site only", {"a foreign Origin", "Origin: null"}),
         (
             "no defence against other sites",

@@ -159,6 +159,15 @@ def test_the_page_works_without_its_script(served: Served, new_context: NewConte
     assert page.context.cookies() == []
 
 
+def test_a_number_behind_a_word_leads_to_its_test(served: Served, watched: Page) -> None:
+    """Though the list is closed, and by no script."""
+    watched.goto(f"{served.url}/compare")
+    expect(watched.locator("#proof-1")).to_be_hidden()
+    watched.get_by_role("link", name="Test 1", exact=True).click()
+    expect(watched.locator("#proof-1")).to_be_in_viewport()
+    expect(watched.locator("#proof-1")).to_contain_text("tests/desks/test_sessions.py::")
+
+
 def look(page: Page, scheme: Literal["light", "dark"], size: str) -> None:
     """Judge the page that is open in a scheme and a size."""
     page.emulate_media(color_scheme=scheme)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -26,6 +27,8 @@ from coatcheck.cli import doctor_store
 from coatcheck.cli.main import main
 from coatcheck.clock import system_clock
 from coatcheck.core import base64url
+from coatcheck.core.credentials import SessionBox
+from coatcheck.core.seal import seal
 from coatcheck.feed import Batch
 from coatcheck.feeds.sqlite import SQLiteFeed
 from coatcheck.stores import store_from_url
@@ -134,6 +137,11 @@ SETTINGS: dict[str, tuple[tuple[str, ...], dict[str, str], dict[str, str]]] = {
         {"COATCHECK_ISSUER": NOBODY, "FORWARDED_ALLOW_IPS": "*"},
         {"proxy headers": "attention", "issuer": "attention"},
     ),
+    "every address is believed": (
+        (),
+        {"COATCHECK_ISSUER": NOBODY, "FORWARDED_ALLOW_IPS": "10.0.0.1, 0.0.0.0/0"},
+        {"proxy headers": "attention", "issuer": "attention"},
+    ),
     "a proxy, and an issuer on localhost": (
         (),
         {"FORWARDED_ALLOW_IPS": "10.0.0.1"},
@@ -202,6 +210,12 @@ def _weak() -> dict[str, str]:
 
 def test_j5_a_weak_key_is_found(doctor: Doctor, data: Path) -> None:
     _change_keys(data, lambda content: content["keys"][0].update(jwk=_weak()))
+    found = doctor()
+    assert (wrong(found), "the key has 1024 bits" in found["keys"][1]) == ({"keys": "broken"}, True)
+
+
+def test_keys_that_make_no_ring_are_found(doctor: Doctor, data: Path) -> None:
+    _change_keys(data, lambda content: content["keys"][0].update(role="upcoming"))
     assert wrong(doctor()) == {"keys": "broken"}
 
 
@@ -314,9 +328,10 @@ class _Handler(BaseHTTPRequestHandler):
         app = self.server
         assert isinstance(app, App)
         app.cookies.append(self.headers["cookie"])
-        self.send_response_only(app.status)
         headers: dict[str, str | list[str]] = {"Date": format_datetime(datetime.now(UTC), usegmt=True)}
-        for name, value in (headers | dict(app.answer(self.headers["cookie"]))).items():
+        headers |= app.answer(self.headers["cookie"])
+        self.send_response_only(app.status)
+        for name, value in headers.items():
             for each in [value] if isinstance(value, str) else value:
                 self.send_header(name, each)
         self.end_headers()
@@ -355,6 +370,17 @@ def _always_anew(cookie: str | None) -> Mapping[str, str | list[str]]:
     return {"Set-Cookie": f"__Host-session={other}; {ATTRIBUTES}"} | NO_STORE
 
 
+def _two_places(_: str | None) -> Mapping[str, str | list[str]]:
+    # The second one is another each time, and is for other pages.
+    other = f"__Secure-sid={secrets.token_urlsafe(32)}; {ATTRIBUTES.replace('Path=/', 'Path=/app')}"
+    return {"Set-Cookie": [f"__Secure-sid={SID}; {ATTRIBUTES}", other]} | NO_STORE
+
+
+def _sealed_anew(_: str | None) -> Mapping[str, str | list[str]]:
+    box = SessionBox(seal(b"record" * 20, keys=[bytes(32)], purpose="session", name="x", nonce=secrets.token_bytes(12)))
+    return {"Set-Cookie": f"__Host-session={box.value}; {ATTRIBUTES}"} | NO_STORE
+
+
 APPS: dict[str, tuple[Answer, dict[str, str]]] = {
     "a healthy one": (_once, {}),
     "one that sets no cookie": (lambda _: {}, {}),
@@ -372,6 +398,24 @@ APPS: dict[str, tuple[Answer, dict[str, str]]] = {
         lambda _: {"Set-Cookie": [f"__Host-sid={SID}; {ATTRIBUTES}"] * 2} | NO_STORE,
         {"cookies": "attention"},
     ),
+    "a name for two places": (_two_places, {"cookies": "attention"}),
+    "another site's Domain": (
+        lambda _: {"Set-Cookie": f"sid={SID}; {ATTRIBUTES}; Domain=app.example"} | NO_STORE,
+        {"cookies": "broken"},
+    ),
+    "a Path that does not cover the page": (
+        lambda _: {"Set-Cookie": f"sid={SID}; Path=/app; Secure; HttpOnly; SameSite=Lax"} | NO_STORE,
+        {"cookies": "attention"},
+    ),
+    "a cookie that is over when it comes": (
+        lambda _: {"Set-Cookie": f"{GOOD['Set-Cookie']}; Expires=Mon, 01 Jan 2024 00:00:00 GMT"} | NO_STORE,
+        {"cookies": "broken"},
+    ),
+    "one that takes a cookie back": (
+        lambda _: {"Set-Cookie": f"__Host-sid=deleted; {ATTRIBUTES}; Expires=Thu, 01 Jan 1970 00:00:01 GMT"},
+        {},
+    ),
+    "a cookie that is sealed anew in each answer": (_sealed_anew, {}),
     "kept by caches": (lambda _: {"Set-Cookie": GOOD["Set-Cookie"]}, {"caching": "attention"}),
     "without Vary": (
         lambda _: {"Set-Cookie": GOOD["Set-Cookie"], "Cache-Control": "private"},
@@ -402,6 +446,30 @@ def test_the_public_address_is_asked_whether_the_server_is_there(doctor: Doctor,
     good, other = serve(lambda _: {}), serve(lambda _: {}, 404)
     assert doctor(COATCHECK_PORT=str(good.server_address[1]))["issuer"][0] == "fine"
     assert wrong(doctor(COATCHECK_PORT=str(other.server_address[1]))) == {"issuer": "attention"}
+
+
+def test_c15_an_app_that_refuses_its_own_cookies_is_found(doctor: Doctor, serve: Callable[..., App]) -> None:
+    app = serve(lambda _: GOOD)
+
+    def answer(cookie: str | None) -> Mapping[str, str | list[str]]:
+        app.status = 431 if cookie else 200
+        return GOOD
+
+    app.answer = answer
+    found = doctor("--url", app.url)
+    assert (wrong(found), "431" in found["recognised"][1]) == ({"recognised": "broken"}, True)
+
+
+@pytest.mark.parametrize("headers", [{"X-Long": "x" * 70_000}, {f"X-{n}": "x" for n in range(120)}])
+def test_c15_headers_that_cannot_be_read_are_too_large(
+    doctor: Doctor, serve: Callable[..., App], headers: Mapping[str, str]
+) -> None:
+    assert wrong(doctor("--url", serve(lambda _: headers).url)) == {"size of headers": "broken"}
+
+
+def test_what_was_not_kept_is_not_said_to_be_known(doctor: Doctor, serve: Callable[..., App]) -> None:
+    verdict, seen = doctor("--url", serve(_sealed_anew).url)["recognised"][:2]
+    assert (verdict, "coatcheck sealed session" in seen) == ("not looked at", True)
 
 
 def test_an_app_that_fails_is_found(doctor: Doctor, serve: Callable[..., App]) -> None:

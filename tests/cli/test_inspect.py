@@ -105,7 +105,12 @@ def test_what_is_on_the_command_line_is_taken_with_a_warning(run: Run) -> None:
     code, printed, err = run("--text", GOOD_COOKIE)
     assert (code, printed.startswith("Set-Cookie\n")) == (0, True)
     assert "other users of this machine can see" in err
-    assert run(GOOD_COOKIE)[0] == 2  # not by default
+
+
+def test_s17_what_is_on_the_command_line_by_mistake_is_refused_and_not_repeated(run: Run) -> None:
+    code, printed, err = run(TOKEN)
+    assert (code, printed, "standard input" in err) == (2, "", True)
+    assert TOKEN not in err
 
 
 @pytest.mark.parametrize(
@@ -113,6 +118,7 @@ def test_what_is_on_the_command_line_is_taken_with_a_warning(run: Run) -> None:
     [
         ((), b"", 3, "nothing to look at"),
         ((), b" \n", 3, "nothing to look at"),
+        ((), bytes(3_000_000), 3, "too large"),
         (("--file", "/no/such/file"), b"", 3, "/no/such/file: No such file"),
         (("--jwks", "/no/such/file"), TOKEN.encode(), 3, "/no/such/file: No such file"),
         (("--jwks", "\0"), TOKEN.encode(), 3, "no path"),

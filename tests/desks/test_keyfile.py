@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import threading
 from datetime import timedelta
@@ -135,6 +136,18 @@ def test_a_damaged_file_is_a_clear_error_and_stays_as_it_is(
     with pytest.raises(ConfigurationError):
         file.open()
     assert file.path.read_bytes() == content
+
+
+def test_j4_a_file_with_a_weak_key_is_refused_with_that_reason(tmp_path: Path, clock: SettableClock) -> None:
+    """It was called damaged, which leads nobody to the key."""
+    file = key_file(tmp_path, clock, "HS256")
+    file.open()
+    stored = json.loads(file.path.read_bytes())
+    stored["keys"][0]["jwk"]["k"] = "c2VjcmV0"
+    file.path.write_text(json.dumps(stored))
+    with pytest.raises(ConfigurationError, match="32") as raised:
+        key_file(tmp_path, clock, "HS256").open()
+    assert "damaged" not in str(raised.value)
 
 
 def test_p8_a_token_outlives_every_rotation_that_is_not_too_early(tmp_path: Path, clock: SettableClock) -> None:

@@ -43,6 +43,9 @@ LARGE: dict[str, bytes] = {
     "spaces": b"Set-Cookie" + b" " * MEGABYTE + b"x",
     "colons": b"a:" * (MEGABYTE // 2),
     "a bomb": b"." + base64.urlsafe_b64encode(zlib.compress(b"{}" * 5_000_000)) + b".awivHA." + b"a" * 27,
+    "a long PEM": b"-----BEGIN RSA PRIVATE KEY-----\n" + b"A" * 32_000 + b"\n-----END RSA PRIVATE KEY-----",
+    "many lines of curl": b"HTTP/1.1 200 OK\n" * (MEGABYTE // 16),
+    "many tokens": b"eyJhbGciOiJub25lIn0.e30. " * (MEGABYTE // 25),
     "too much": b"a" * 3 * MEGABYTE,
     "tokens in tokens": b"Bearer " * 1000 + b"a",
 }

@@ -6,6 +6,7 @@ Tokens are made by those who make them in the world: PyJWT, joserfc, itsdangerou
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from typing import Any
 
 import jwt as pyjwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from django.core import signing
 from flask import Flask
 from flask.sessions import SecureCookieSessionInterface
@@ -72,6 +75,12 @@ def by_hand(header: str, payload: str, signature: bytes = b"\x01" * 32) -> str:
     )
 
 
+def signed_with_nothing(header: str, payload: str) -> str:
+    """What a library makes that takes an empty secret; PyJWT does not."""
+    unsigned = by_hand(header, payload, b"").rstrip(".")
+    return by_hand(header, payload, hmac.digest(b"", unsigned.encode(), "sha256"))
+
+
 def of_flask(content: dict[str, Any], secret: str = "x" * 40) -> str:
     app = Flask("app")
     app.secret_key = secret
@@ -119,6 +128,15 @@ SIGNED = SignedCookie("theme", max_age=timedelta(days=1)).protect(
 SEALED = SealedCookie("cart", max_age=timedelta(days=1)).protect(
     "3 apples", keys=[bytes(32)], expires_at=NOW + 86_400_000, nonce=bytes(12)
 )
+
+THEME = "__Host-theme=dark; Path=/; Secure; HttpOnly; SameSite=Lax"
+GOOD_ID = json.dumps({**GOOD_CLAIMS, "exp": SECONDS + 300, "nonce": "n"})
+PEM = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+SHORT_PEM = (
+    rsa.generate_private_key(65537, 1024)  # noqa: S505 - that it is short is the point
+    .public_key()
+    .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+).decode()
 
 INPUTS: dict[str, tuple[str, str, set[str]]] = {
     # -- tokens
@@ -168,7 +186,7 @@ INPUTS: dict[str, tuple[str, str, set[str]]] = {
     "critical, twice, and padded": (
         by_hand('{"alg":"ES256","typ":"at+jwt","crit":["b64"],"b64":false}',
                 '{"iss":"https://auth.example","sub":"ann","sub":"bob","aud":"a","client_id":"web",'
-                f'"iat":{SECONDS},"jti":"1","exp":{SECONDS + 60}}}') + "==",
+                f'"iat":{SECONDS},"jti":"1","exp":{SECONDS + 60}}}', b"\x01" * 64) + "==",
         "access token",
         {"crit", "json-loose", "not-canonical"},
     ),
@@ -177,6 +195,62 @@ INPUTS: dict[str, tuple[str, str, set[str]]] = {
         "ID token",
         set(),
     ),
+    "an access token of Keycloak's": (
+        by_pyjwt({**GOOD_CLAIMS, "exp": SECONDS + 300, "typ": "Bearer", "azp": "web", "nonce": "n"}),
+        "access token",
+        {"typ-generic"},
+    ),
+    "a refresh token of Keycloak's": (
+        by_pyjwt({**GOOD_CLAIMS, "exp": SECONDS + 1800, "typ": "Refresh", "azp": "web", "scope": "openid"}),
+        "refresh token",
+        {"typ-generic"},
+    ),
+    "an access token of Auth0's": (
+        by_pyjwt({**GOOD_CLAIMS, "exp": SECONDS + 86_400, "azp": "web", "scope": "openid read:things"}),
+        "access token",
+        {"typ-generic", "long-life"},
+    ),
+    "an access token of Entra's": (
+        by_pyjwt({**GOOD_CLAIMS, "exp": SECONDS + 3600, "azp": "web", "scp": "access_as_user"}),
+        "access token",
+        {"typ-generic"},
+    ),
+    "an access token of Cognito's, which has no audience": (
+        by_pyjwt({"iss": ISSUER, "sub": "ann", "iat": SECONDS, "exp": SECONDS + 60, "token_use": "access"}),
+        "access token",
+        {"typ-generic", "aud-missing"},
+    ),
+    "an ID token of Cognito's": (
+        by_pyjwt({**GOOD_CLAIMS, "exp": SECONDS + 300, "token_use": "id", "email": "a@b.example"}), "ID token", set()),
+    "who is authorised is not what it is for": (
+        by_pyjwt({**GOOD_CLAIMS, "exp": SECONDS + 300, "azp": "web"}), "JWT", {"typ-generic"}),
+    "signed with nothing": (
+        signed_with_nothing('{"alg":"HS256","typ":"JWT"}', GOOD_ID), "ID token", {"secret-known"}),
+    "FastAPI's tutorial": (
+        by_pyjwt({**GOOD_CLAIMS, "exp": SECONDS + 300, "nonce": "n"},
+                 key="09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7"),
+        "ID token",
+        {"secret-known"},
+    ),
+    "a signature taken off": (
+        by_hand('{"alg":"RS256","typ":"JWT"}', GOOD_ID, b""), "ID token", {"bad-signature"}),
+    "a signature cut off in a log": (
+        by_hand('{"alg":"RS256","typ":"JWT"}', GOOD_ID, b"\x01" * 106), "ID token", {"bad-signature"}),
+    "a signature in DER": (
+        by_hand('{"alg":"ES256","typ":"JWT"}', GOOD_ID, b"\x30" * 71), "ID token", {"bad-signature"}),
+    "by an RSA key of 1024 bits": (
+        by_hand('{"alg":"PS256","typ":"JWT"}', GOOD_ID, b"\x01" * 128), "ID token", {"rsa-short"}),
+    "an algorithm whose signatures are not known": (
+        by_hand('{"alg":"ML-DSA-44","typ":"JWT"}', GOOD_ID, b"\x01" * 128), "ID token", {"alg-unknown"}),
+    "two tokens": (f"{at_jwt()}\n{at_jwt(issued_at=SECONDS - 86_400)}\n", "several tokens", {"ended"}),
+    "a token in quotes": (f'"{at_jwt()}"', "access token", set()),
+    "a header in quotes": (f"'Authorization: Bearer {at_jwt()}'", "Authorization header", set()),
+    "the answer of a token endpoint": (
+        json.dumps({"access_token": at_jwt(), "token_type": "Bearer", "expires_in": 900, "refresh_token": REFRESH}),
+        "JSON",
+        set(),
+    ),
+    "JSON with nothing in it": ('{"issuer": "https://auth.example", "token_type": "Bearer"}', "unknown", set()),
     "a logout token": (
         by_pyjwt({**GOOD_CLAIMS, "exp": SECONDS + 120, "jti": "1", "events": LOGOUT, "nonce": "n"}, typ="logout+jwt"),
         "logout token",
@@ -220,6 +294,9 @@ INPUTS: dict[str, tuple[str, str, set[str]]] = {
         {"private-key", "secret-weak"},
     ),
     "a point that is on no curve": (json.dumps(jwk(KEY, x="A" * 43, kid=None)), "JWK", {"key-damaged"}),
+    "a private key in PEM": (PEM, "PEM", {"private-key"}),
+    "a short public key in PEM": (SHORT_PEM, "PEM", {"rsa-short"}),
+    "a damaged PEM": ("-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----", "PEM", {"private-key"}),
     # -- cookies
     "our cookie": (f"Set-Cookie: {Cookie('__Host-session').header(SESSION_COOKIE.value, now=NOW).decode()}",
                    "Set-Cookie", set()),
@@ -266,6 +343,35 @@ INPUTS: dict[str, tuple[str, str, set[str]]] = {
         "headers",
         {"set-cookie-twice", "no-store", "no-prefix", "one-lifetime"},
     ),
+    "a response with its body": (
+        "HTTP/2 200\nset-cookie: __Host-theme=dark; Path=/; Secure; HttpOnly; SameSite=Lax\n\n<p>a; Path=/</p>\n",
+        "headers",
+        set(),
+    ),
+    "two responses that set one cookie, as curl -vL shows them": (
+        f"""*   Trying 127.0.0.1:80...
+> GET / HTTP/1.1
+> Host: app.example
+>{" "}
+{{ [9 bytes data]
+< HTTP/1.1 302 Found
+< Set-Cookie: {THEME}
+<{" "}
+> GET /home HTTP/1.1
+> Cookie: theme=dark
+>{" "}
+< HTTP/1.1 200 OK
+< Set-Cookie: {THEME}
+<{" "}
+hello; path=/""",
+        "headers",
+        set(),
+    ),
+    "a request as a browser copies it": (
+        ":authority: app.example\ncookie: theme=dark; sid=7", "headers", {"id-number"}),
+    "who wrote a comment": ("comment_author_5c01=ann; accessibility=large", "Cookie header", set()),
+    "ASP.NET Core": ("Set-Cookie: .AspNetCore.Cookies=CfDJ8" + "a1" * 40 + "; path=/; httponly", "Set-Cookie",
+                     {"no-secure", "no-samesite", "no-prefix"}),
     # -- headers and URLs
     "Bearer": (f"Authorization: Bearer {at_jwt()}", "Authorization header", set()),
     "Basic": ("Basic " + base64.b64encode(b"ann:hunter2").decode(), "Authorization header", {"basic-auth"}),
@@ -311,6 +417,18 @@ def test_what_it_is_and_what_is_wrong_with_it(name: str) -> None:
     assert (report.kind, {found.id for found in report.all_findings()}) == (kind, ids)
 
 
+def test_what_a_shell_writes_in_utf_16_is_read() -> None:
+    for encoding, mark in (("utf-16-le", b"\xff\xfe"), ("utf-16-be", b"\xfe\xff")):
+        assert inspect(mark + f"{at_jwt()}\r\n".encode(encoding), now=NOW).kind == "access token"
+    assert inspect(b"\xff\xfea", now=NOW).kind == "unknown"
+
+
+def test_claims_are_shown_whole() -> None:
+    """An issuer is compared to the letter, and an id is looked for: half of one is of no use."""
+    facts = look(at_jwt(issuer=f"{ISSUER}/realms/a-long-name-of-a-realm", subject="0" * 36)).facts
+    assert (facts["iss"], facts["sub"]) == (f"{ISSUER}/realms/a-long-name-of-a-realm", "0" * 36)
+
+
 def test_there_are_thirty_of_them_good_and_bad() -> None:
     assert len(INPUTS) >= 30
     assert sum(not ids for _, _, ids in INPUTS.values()) >= 10
@@ -354,7 +472,7 @@ def test_j2_a_signature_counts_for_the_algorithm_of_its_key_only() -> None:
     payload = json.dumps({**GOOD_CLAIMS, "exp": SECONDS + 60, "client_id": "w", "jti": "1"})
     unsigned = by_hand(json.dumps({"alg": "HS256", "typ": "at+jwt", "kid": KEY.kid}), payload, b"").rstrip(".")
     token = f"{unsigned}.{base64.urlsafe_b64encode(KEY.sign(unsigned.encode())).rstrip(b'=').decode()}"
-    assert {found.id for found in look(token, (KEY.public(),)).findings} == {"alg-not-the-keys"}
+    assert {found.id for found in look(token, (KEY.public(),)).findings} == {"alg-not-the-keys", "bad-signature"}
 
 
 @pytest.mark.parametrize(
@@ -445,7 +563,19 @@ def test_a_cookie_that_is_no_credential_is_judged_less_severely() -> None:
     severe = {each.id: each.severity for each in look("sid=x7; Path=/").findings}
     lenient = {each.id: each.severity for each in look("theme=x7; Path=/").findings}
     assert (severe["no-secure"], lenient["no-secure"]) == ("high", "medium")
+    assert {each.id: each.severity for each in look(".AspNetCore.Cookies=x; Path=/").findings}["no-secure"] == "high"
     assert {each.id for each in look("__Host-csrf=x; Secure; Path=/; SameSite=Lax").findings} == set()
+
+
+def test_a_value_that_signs_nobody_in_is_no_riddle() -> None:
+    """Whatever letters it has; the list of all that it could be helps nobody."""
+    [part] = look('Cookie: note="b c"').parts
+    assert part.report.kind == "plain value"
+
+
+def test_what_a_line_does_not_say_is_said() -> None:
+    assert "none is said" in look("sid=x; Path=/").facts["SameSite"]
+    assert look("sid=x; Path=/; SameSite=Lax").facts["SameSite"] == "Lax"
 
 
 def test_c6_a_deletion_is_judged_as_one() -> None:

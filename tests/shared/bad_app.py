@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 import string
 import time
@@ -28,6 +29,7 @@ Reply = tuple[int, Headers, str]
 
 _POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 _TRACE = 'Traceback (most recent call last):\n  File "app.py", line 7, in answer\nKeyError'
+_WARNING = "<b>Warning</b>: Undefined variable $page in /var/www/index.php on line <b>12</b>"
 _KEY = Key.generate("ES256")
 
 
@@ -154,6 +156,8 @@ class BadApp:
         return self.new_id(NAME)
 
     def onward(self, request: Request, id: str) -> str:
+        if self.has("asks for a url"):
+            return str(request.query.get("url", "/me"))
         asked = request.fields.get("next", "")
         onward = asked if self.has("open redirect") and asked else local_path(asked, "/me")
         if self.has("redirect checks for // only") and not asked.startswith(("//", "http")):
@@ -166,13 +170,22 @@ class BadApp:
         id = self.session_id(request)
         name = self.sessions.get(id or "") or self.name_of_token(request)
         headers: Headers = [] if self.has("shared answers") else [("Vary", "Cookie"), ("Cache-Control", "no-store")]
-        if self.has("any origin reads") and request.header("origin"):
+        if self.lets_read(request):
             headers += [("Access-Control-Allow-Origin", request.header("origin") or "")]
             headers += [("Access-Control-Allow-Credentials", "true")]
         if not name and not self.has("open to visitors"):
             challenge = "" if self.has("no challenge") else self.challenge(request)
             return self.html("who are you?", [*headers, *([("WWW-Authenticate", challenge)] if challenge else [])], 401)
         return self.html(f"hello {name} {id if self.has('id in the body') else ''}", headers)
+
+    def lets_read(self, request: Request) -> bool:
+        """Whether scripts of the request's origin may read what is protected."""
+        origin, host = request.header("origin") or "", request.header("host") or ""
+        return bool(origin) and (
+            self.has("any origin reads")
+            or (self.has("origins that begin like ours read") and origin.startswith("http://localhost"))
+            or (self.has("origins that end like ours read") and origin.endswith(host))
+        )
 
     def sign_out(self, request: Request) -> Reply:
         token = (request.header("authorization") or "").removeprefix("Bearer ")
@@ -220,7 +233,8 @@ class BadApp:
 
     def give(self, id: str) -> Headers:
         age = "; Max-Age=31536000" if self.has("a year") else ""
-        line = f"{self.name}={id}; Path=/{age}{self.attributes}"
+        value = self.tokens(id)["access_token"] if self.has("sessions are tokens") else id
+        line = f"{self.name}={value}; Path=/{age}{self.attributes}"
         headers: Headers = [] if self.has("stored sign-in") else [("Cache-Control", "no-store")]
         headers += [("Set-Cookie", line)] * (2 if self.has("set twice") else 1)
         if self.has("fat cookies"):
@@ -248,6 +262,15 @@ class BadApp:
         return id
 
     def session_id(self, request: Request) -> str | None:
+        value = self.session_value(request)
+        if value is not None and self.has("half of the id counts"):
+            return next((id for id in self.sessions if id[:20] == value[:20]), None)
+        if value is None or not self.has("sessions are tokens"):
+            return value
+        is_good = value in self.issued or (self.has("takes alg none") and value.endswith("."))
+        return self.id_of(value) if is_good else None
+
+    def session_value(self, request: Request) -> str | None:
         wanted = self.name.encode()
         if self.has("loose names"):
             for name, value in request.cookies:
@@ -314,6 +337,10 @@ class BadApp:
             origin = None if origin == "null" else origin
         if self.has("knows Sec-Fetch-Site only"):
             origin = None
+        if self.has("compares how an Origin begins"):
+            origin = None if origin and re.match(r"http://localhost\b", origin) else origin
+        if self.has("compares how an Origin ends"):
+            origin = None if origin and re.search(r"localhost:\d+$", origin) else origin
         if self.has("knows Origin only"):
             site = None
         try:
@@ -352,8 +379,8 @@ class BadApp:
         return "max-age=3600" if self.has("short HSTS") else "max-age=31536000; includeSubDomains"
 
     def html(self, text: str, headers: Headers | None = None, status: int = 200) -> Reply:
-        if status == 404 and self.has("traceback"):
-            text = _TRACE
+        if status == 404:
+            text = _TRACE if self.has("traceback") else _WARNING if self.has("warnings") else text
         if self.has("repeats the password"):
             text += f'<input value="{PASSWORD}">'
         return status, [*(headers or []), ("Content-Type", "text/html; charset=utf-8")], f"<!doctype html>{text}"

@@ -26,7 +26,8 @@ _LINK = re.compile(r"(?:href|src|action)\s*=\s*[\"']([^\"']{1,4096})[\"']", re.I
 _INSIDE = re.compile(
     r"Traceback \(most recent call last\)|File \"[^\"\n]+\.py\", line \d+|Werkzeug Debugger|DEBUG = True"
     r"|\bat [\w.$]+\([\w]+\.(?:java|kt|scala):\d+\)|\bat .{1,200}\.(?:js|ts):\d+:\d+|goroutine \d+ \[running\]"
-    r"|PHP (?:Fatal|Parse) error|SQLSTATE\[|\.rb:\d+:in |System\.\w+Exception:"
+    r"|PHP (?:Fatal|Parse) error|(?:Warning|Notice|Deprecated)(?:</b>)?: .{1,300} on line (?:<b>)?\d+|ORA-\d{5}: "
+    r"|SQLSTATE\[|\.rb:\d+:in |System\.\w+Exception:"
 )
 _VERSIONED = re.compile(r"[/ ]v?\d+\.\d+")
 

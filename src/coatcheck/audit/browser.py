@@ -14,7 +14,10 @@ from coatcheck.audit.target import SignIn
 from coatcheck.audit.visit import AGENT, OWN_PAGE, STRANGER, follow
 
 # Names that applications give to the address to go on to.
-_ONWARD: Final = ("next", "rd", "return_to", "returnUrl", "redirect", "redirect_to", "continue", "goto")
+_ONWARD: Final = (
+    "next", "rd", "return", "return_to", "returnTo", "returnUrl", "redirect", "redirect_to", "redirect_url", "continue",
+    "goto", "url", "to", "dest", "target", "came_from",
+)  # fmt: skip
 _TOKENS: Final = ("access_token", "token", "accessToken", "jwt")
 _KINDS: Final = {"form": "application/x-www-form-urlencoded", "json": "application/json"}
 

@@ -1,4 +1,4 @@
-"""The requests of somebody who signs in and out: some forty, with two sign-ins, and four that ought to be refused.
+"""The requests of somebody who signs in and out: some fifty, with two sign-ins, and six that ought to be refused.
 
 Every trial is a thing that ought not to work; what it means is in the table of rules. Sessions that are left over
 are signed out at the end.
@@ -6,14 +6,17 @@ are signed out at the end.
 
 from __future__ import annotations
 
+import dataclasses
 import random
+import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
 from coatcheck.audit.browser import Browser
 from coatcheck.audit.evidence import (
+    JWT,
     Evidence,
     SignedIn,
     cookie_header,
@@ -22,10 +25,12 @@ from coatcheck.audit.evidence import (
 )
 from coatcheck.audit.fetch import Answer, Client, NotLooked
 from coatcheck.audit.target import Origin, SignIn
-from coatcheck.audit.visit import STRANGER, destination
+from coatcheck.audit.visit import STRANGER, UNSIGNED, destination
 from coatcheck.inspection.names import for_scripts
 
 _MOST_COOKIES: Final = 4
+_DNS_NAME: Final = re.compile(r"(?=.*[a-z])[a-z0-9.-]+", re.IGNORECASE)
+_END: Final = 12  # characters at the end of a value: of an id, of a secret, or of a signature
 _SCRIPT: Final = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
 _NAVIGATES: Final = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 
@@ -38,6 +43,16 @@ def forgeries(origin: Origin) -> dict[str, dict[str, str]]:
         "Sec-Fetch-Site: same-site": {"Origin": sibling, "Sec-Fetch-Site": "same-site", **_NAVIGATES},
         "a foreign Origin": {"Origin": STRANGER, "Referer": f"{STRANGER}/"},
         "Origin: null": {"Origin": "null"},
+    }
+
+
+def near(origin: Origin) -> dict[str, str]:
+    """Return origins that a careless comparison takes for ours; an address has none that others can have."""
+    if not _DNS_NAME.fullmatch(origin.host):
+        return {}
+    return {
+        "an Origin that begins like yours": f"{origin.scheme}://{origin.host}.audit.invalid",
+        "an Origin that ends like yours": f"{origin.scheme}://audit-{origin.authority}",
     }
 
 
@@ -64,8 +79,12 @@ class Signing:
         """
         try:
             first = self._first()
-            for step in (self._fixation, self._chosen_id, self._twice, self._look_alikes, self._open_to_strangers):
-                step(first)
+            self._fixation(first)
+            self._chosen_id(first)
+            self._twice(first)
+            self._look_alikes(first)
+            self._open_to_strangers(first)
+            self._spoilt(first)
             self._forged_sign_ins()
             self._sign_outs()
         finally:
@@ -207,13 +226,32 @@ class Signing:
 
     def _open_to_strangers(self, first: SignedIn) -> None:
         """A page of another origin cannot read what is protected (CORS), and is nowhere sent to."""
-        for origin in (STRANGER, "null"):
+        for origin in (STRANGER, "null", *near(self._target.origin).values()):
             answer = self._show(first, headers={"Origin": origin} | _SCRIPT)
             allowed = answer.first("access-control-allow-origin")
             credentials = (answer.first("access-control-allow-credentials") or "").lower() == "true"
             seen = f"{answer.to} lets scripts of Origin: {origin} read its answer, with the user's cookies"
             self._evidence.tried("cors", seen, worked=allowed == origin and credentials)
         self._onward(self._browser.onward_when_signed_in(first), f"{STRANGER}/")
+
+    def _spoilt(self, first: SignedIn) -> None:
+        """What was changed opens nothing (S5), and neither does a token that says it was not signed (J3)."""
+        if self._protected is None or not self._opens(first):
+            return
+        for trial, change, what in (
+            ("changed value", self._with_another_end, "whose last characters were changed"),
+            ("unsigned token", _unsigned, 'with "alg": "none"'),
+        ):
+            jar = {
+                name: change(value) if name in self._evidence.session_names else value
+                for name, value in first.jar.items()
+            }
+            token = change(first.token) if self._by_token and first.token else first.token
+            if (jar, token) == (first.jar, first.token):
+                continue
+            answer = self._show(dataclasses.replace(first, jar=jar, token=token))
+            seen = f"{answer.to} answered {answer.status} to a credential {what}"
+            self._evidence.tried(trial, seen, worked=answer.is_success)
 
     def _onward(self, answer: Answer, asked: str) -> None:
         to = destination(answer)
@@ -222,7 +260,7 @@ class Signing:
 
     def _forged_sign_ins(self) -> None:
         """Another site cannot have the browser signed in (F6): to the attacker's account, for example."""
-        for what, headers in forgeries(self._target.origin).items():
+        for what, headers in self._forgeries("forged sign-in"):
             signed = self._browser.sign_in_as_told(headers)
             if signed.status == 429:
                 return
@@ -235,6 +273,13 @@ class Signing:
             seen = f"{_posted(self._path)} signed in although it came with {what}"
             if self._evidence.session_names:
                 self._evidence.tried("forged sign-in", seen, worked=worked)
+
+    def _forgeries(self, trial: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+        yield from forgeries(self._target.origin).items()
+        # Who takes any other site takes these as well, and it need not be said twice.
+        if not any(each.worked for each in self._evidence.trials.get(trial, ())):
+            for what, origin in near(self._target.origin).items():
+                yield what, {"Origin": origin, "Referer": f"{origin}/"}
 
     # -- signing out -------------------------------------------------------------------------------------------
 
@@ -268,7 +313,7 @@ class Signing:
 
     def _forged_sign_outs(self, path: str) -> None:
         """Another site cannot have the browser signed out (F6), and no link or image can (F4)."""
-        for what, headers in forgeries(self._target.origin).items():
+        for what, headers in self._forgeries("forged sign-out"):
             signed = self._live()
             answer = self._browser.sign_out_as_told(path, signed, headers)
             seen = f"{answer.to} signed out although it came with {what}"
@@ -300,11 +345,19 @@ class Signing:
             count = "one session was" if left == 1 else f"{left} sessions were"
             self._evidence.remarks.append(f"{count} left behind, until the lifetime ends")
 
+    def _with_another_end(self, value: str) -> str:
+        return value[:-_END] + self._made_up(value[-_END:])
+
     def _made_up(self, value: str) -> str:
         """Return another value of the same form."""
         for letters in (string.digits, string.ascii_lowercase, string.ascii_uppercase):
             value = "".join(self._shape.choice(letters) if each in letters else each for each in value)
         return value
+
+
+def _unsigned(value: str) -> str:
+    """Return a token with the same claims that says it was not signed; what is no token stays as it is."""
+    return ".".join((UNSIGNED, value.split(".")[1], "")) if JWT.fullmatch(value) else value
 
 
 def _posted(path: str) -> str:

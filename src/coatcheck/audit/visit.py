@@ -122,12 +122,16 @@ def _unauthorized(client: Client, evidence: Evidence, path: str) -> None:
         evidence.tried("unsigned token", seen, worked=bearer.is_success)
 
 
+def _part(member: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(member).encode()).rstrip(b"=").decode("ascii")
+
+
+# The header of a token that nobody has signed (RFC 7519, 6).
+UNSIGNED: Final = _part({"alg": "none", "typ": "at+jwt"})
+
+
 def unsigned_token(target: Target) -> str:
     """Return a JWT without a signature that says it is the account's (RFC 7519, 6)."""
     name = target.sign_in.name if target.sign_in is not None else ""
     claims = {"sub": name or "admin", "iat": 1_700_000_000, "exp": 4_102_444_800}
-    return ".".join((_part({"alg": "none", "typ": "at+jwt"}), _part(claims), ""))
-
-
-def _part(member: object) -> str:
-    return base64.urlsafe_b64encode(json.dumps(member).encode()).rstrip(b"=").decode("ascii")
+    return ".".join((UNSIGNED, _part(claims), ""))

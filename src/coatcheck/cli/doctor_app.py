@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 from time import time
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -24,6 +25,8 @@ _SECONDS: Final = 5.0
 _DATE_FORGIVES_MS: Final = 2_000  # it counts in seconds
 _MOST_OCTETS: Final = 8_192  # of all headers: nginx, Apache and gunicorn take about as many
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+_DELETED: Final = ("", "deleted")  # what PHP writes
+_YEAR_MS: Final = 31_536_000_000  # an Expires of 1970 is meant to be over
 # Values that say who somebody is by being the same; others are made anew in each answer.
 _LASTING: Final = ("opaque value", "UUID", "coatcheck session cookie", "Express signed value", "number")
 
@@ -65,10 +68,9 @@ def app(url: str) -> Iterator[Diagnosis]:
     parts = _url(url)
     try:
         first = _get(parts, [])
-        second = _get(parts, first.lines)
+        second = _get(parts, [line for line in first.lines if _comes_back(line, parts)])
     except (OSError, http.client.HTTPException) as error:
-        fix = "start it; or let its certificate name the host" if isinstance(error, ssl.SSLError) else "start it"
-        yield Diagnosis("app", "broken", f"{parts.hostname} does not answer: {reason_of(error)}", fix)
+        yield _no_answer(parts, error)
         return
     if first.status >= 500:
         yield Diagnosis("app", "broken", f"it answers {first.status}", "see its log")
@@ -97,11 +99,10 @@ def _get(url: SplitResult, cookies: list[Line]) -> Answer:
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
     connection = kind(url.hostname or "", url.port, timeout=_SECONDS)
     headers = {"User-Agent": "coatcheck doctor", "Accept": "text/html,*/*"}
-    kept = [line.stored for line in cookies if line.stored is not None and not line.deletes]
-    if url.scheme == "http" and not _is_local(url):
-        kept = [each for each in kept if not each.secure]
+    # Of one name and place, the last one counts.
+    kept = {(each.name, each.domain, each.path): each for line in cookies if (each := line.stored)}
     if kept:
-        headers["Cookie"] = b"; ".join(each.name + b"=" + each.value for each in kept).decode("latin-1")
+        headers["Cookie"] = b"; ".join(each.name + b"=" + each.value for each in kept.values()).decode("latin-1")
     start = time()
     try:
         connection.request("GET", (url.path or "/") + (f"?{url.query}" if url.query else ""), headers=headers)
@@ -110,6 +111,42 @@ def _get(url: SplitResult, cookies: list[Line]) -> Answer:
     finally:
         connection.close()
     return Answer(url, response.status, fields, int((start + time()) * 500))
+
+
+def _no_answer(url: SplitResult, error: Exception) -> Diagnosis:
+    if isinstance(error, http.client.LineTooLong) or type(error) is http.client.HTTPException:
+        words = "its answer has more than 100 headers, or one of more than 65536 octets: no proxy takes that"
+        return Diagnosis("size of headers", "broken", words, "keep data on the server and an id in the cookie")
+    fix = "start it; or let its certificate name the host" if isinstance(error, ssl.SSLError) else "start it"
+    return Diagnosis("app", "broken", f"{url.hostname} does not answer: {reason_of(error)}", fix)
+
+
+def _comes_back(line: Line, url: SplitResult) -> bool:
+    """Say whether a browser sends a cookie back to the address that has set it."""
+    stored = line.stored
+    if stored is None or line.deletes or _is_foreign(line, url) or not _covers(line, url):
+        return False
+    return not stored.secure or url.scheme == "https" or _is_local(url)
+
+
+def _covers(line: Line, url: SplitResult) -> bool:
+    """Say whether a cookie's Path is the address's or above it: /app covers /app/x, and not /apple (6265bis, 5.1.4)."""
+    path = line.stored.path if line.stored else None
+    return path is None or f"{url.path or '/'}/".startswith(f"{path.decode('latin-1').removesuffix('/')}/")
+
+
+def _is_foreign(line: Line, url: SplitResult) -> bool:
+    """Say whether a Domain covers another host than the one that has set it: browsers drop such a cookie."""
+    domain, host = line.stored.domain if line.stored else None, url.hostname or ""
+    return bool(domain) and host != domain and (_is_address(host) or not host.endswith(f".{domain}"))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_local(url: SplitResult) -> bool:
@@ -160,7 +197,28 @@ def _cookies(answer: Answer) -> Iterator[Diagnosis]:
         for each in report.findings
         if each.id == "set-cookie-twice"
     ]
-    yield from wrong or [Diagnosis("cookies", "fine", f"it sets {len(answer.lines)}, and browsers keep them")]
+    wrong += _never_kept(answer)
+    kept = sum(not line.deletes for line in answer.lines)
+    words = f"it sets {kept}, and browsers keep them" if kept else "it takes back some, and sets none"
+    yield from wrong or [Diagnosis("cookies", "fine", words)]
+
+
+def _never_kept(answer: Answer) -> Iterator[Diagnosis]:
+    """Say which cookies a browser drops because of the address that they come from, or the time."""
+    for line in answer.lines:
+        if line.stored is None:
+            continue
+        if _is_foreign(line, answer.url):
+            words = f"{line.name}: Domain={line.stored.domain} does not cover {answer.url.hostname}: browsers drop it"
+            yield Diagnosis("cookies", "broken", words, "leave Domain out, or serve it from that domain")
+        elif line.deletes and line.value not in _DELETED and (line.stored.expires_at or 0) > _YEAR_MS:
+            words = f"{line.name} has a value, and a lifetime that is over: browsers forget it at once"
+            yield Diagnosis("cookies", "broken", words, "compare the clocks; Expires is in GMT, whatever the time zone")
+        elif not line.deletes and role_of(line.name) == "credential" and not _covers(line, answer.url):
+            words = (
+                f"{line.name}: Path={line.counts.get('path', '')} does not cover this page: it does not come back here"
+            )
+            yield Diagnosis("cookies", "attention", words, "set it with Path=/, or ask for a page below its Path")
 
 
 def _scheme(answer: Answer) -> Iterator[Diagnosis]:
@@ -197,14 +255,20 @@ def _caching(answer: Answer) -> Iterator[Diagnosis]:
 
 def _recognised(first: Answer, second: Answer) -> Iterator[Diagnosis]:
     """Say whether the app knows the cookie again that it has just set."""
-    anew = {line.name: line.value for line in second.lines if line.value and not line.deletes}
-    for line in first.lines:
-        if line.deletes or line.stored is None or role_of(line.name) != "credential":
+    if second.status >= 400 > first.status:
+        words = f"with its own cookies it answers {second.status}, and {first.status} without any"
+        yield Diagnosis("recognised", "broken", words, "paste its headers into `coatcheck inspect`; see its log")
+        return
+    anew = {line.name: line.value for line in second.lines if _comes_back(line, second.url)}
+    back = {line.name: line for line in first.lines if _comes_back(line, first.url)}
+    for line in back.values():
+        if role_of(line.name) != "credential":
             continue
-        if line.stored.secure and first.url.scheme == "http" and not _is_local(first.url):
-            continue  # no browser would have sent it back
+        if anew.get(line.name, line.value) == line.value:
+            yield Diagnosis("recognised", "fine", f"{line.name} was sent back, and is known again")
+            continue
         kind = inspect(line.value.encode("latin-1", "replace"), now=system_clock()).kind
-        if kind in _LASTING and anew.get(line.name, line.value) != line.value:
+        if kind in _LASTING:
             yield Diagnosis(
                 "recognised",
                 "broken",
@@ -213,4 +277,7 @@ def _recognised(first: Answer, second: Answer) -> Iterator[Diagnosis]:
                 "before the app removes the Cookie header",
             )
         else:
-            yield Diagnosis("recognised", "fine", f"{line.name} was sent back, and is known again")
+            words = (
+                f"{line.name} was sent back, and it gave another one: what a {kind} holds may be the same for all that"
+            )
+            yield Diagnosis("recognised", "not looked at", words)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from coatcheck.cli.diagnosis import Diagnosis, reason_of
 from coatcheck.clock import system_clock
 from coatcheck.errors import CoatcheckError, ConfigurationError
+from coatcheck.inspection.jwk import judge
 from coatcheck.server.ends import there
 from coatcheck.server.places import places_of
 from coatcheck.server.settings import Settings
@@ -63,8 +64,8 @@ def address(settings: Settings) -> Diagnosis:
 def proxies(settings: Settings, environment: Mapping[str, str]) -> Diagnosis:
     """Say whether a proxy's word about clients is taken, and no stranger's."""
     trusted = environment.get(_PROXIES, "")
-    if trusted.strip() == "*":
-        words = f"{_PROXIES} is *: every client can say that it comes from another address"
+    if any(each.strip() == "*" or each.strip().endswith("/0") for each in trusted.split(",")):
+        words = f"{_PROXIES} is {trusted}: every client can say that it comes from another address"
         return Diagnosis("proxy headers", "attention", words, f"set {_PROXIES} to the proxy's address")
     if settings.secure and not trusted:
         words = (
@@ -133,13 +134,24 @@ async def keys(settings: Settings) -> list[Diagnosis]:
             stored = await places.keys.stored()
             if stored is None:
                 return [Diagnosis("keys", "not looked at", "there are none in the store: `coatcheck serve` makes them")]
-            stored.keyring("the keyring")  # refuses weak keys, as the server does
+            if weak := _weak(stored.keys):
+                return weak
+            stored.keyring("the keyring")  # refuses what else the server refuses
             return _ages(stored.keys)
         finally:
             await places.documents.close()
     except CoatcheckError as error:
         fix = "`coatcheck serve` refuses them too; keys that are lost are made anew, and sign everybody out"
         return [Diagnosis("keys", "broken", str(error), fix)]
+
+
+def _weak(found: list[StoredKey]) -> list[Diagnosis]:
+    return [
+        Diagnosis("keys", "broken", f"the {key.role} key {key.jwk.get('kid', '')}: {each.seen}: {each.why}", each.fix)
+        for key in found
+        for each in judge(key.jwk)
+        if each.severity == "high"
+    ]
 
 
 def _ages(found: list[StoredKey]) -> list[Diagnosis]:

@@ -12,7 +12,7 @@ from typing import Final
 from coatcheck import Coatcheck, SQLiteStore
 from coatcheck.cli.diagnosis import FORGIVEN_MS, Diagnosis, of_clock
 from coatcheck.clock import system_clock
-from coatcheck.errors import CoatcheckError
+from coatcheck.errors import CoatcheckError, ConfigurationError
 from coatcheck.feed import Batch, Feed
 from coatcheck.feeds.local import LocalFeed
 from coatcheck.feeds.sqlite import SQLiteFeed
@@ -43,6 +43,8 @@ async def store(settings: Settings) -> list[Diagnosis]:
             return [Diagnosis("store", "not looked at", missing)]
         async with _open(kept):
             found = [_durability(kept), *await _clock(kept)]
+    except ConfigurationError as error:
+        return [Diagnosis("store", "broken", str(error), "`coatcheck serve` does not start with it")]
     except CoatcheckError as error:
         words = (
             "see that its server runs, and that --store (COATCHECK_STORE) names it; while it is down, answers are 503"

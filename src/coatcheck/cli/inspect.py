@@ -26,11 +26,13 @@ _SEEN_BY_OTHERS: Final = (
 
 def inspect(arguments: argparse.Namespace) -> int:
     """Explain one text, and return 1 if something is wrong with it."""
+    if arguments.words:
+        raise ConfigurationError("the text is read from standard input; --text takes it from the command line")
     if arguments.file and arguments.text is not None:
         raise ConfigurationError("give --file or --text, or neither: then it is read from standard input")
     keys = _keys(arguments.jwks) if arguments.jwks else ()
     report = inspection.inspect(_octets(arguments), now=system_clock(), keys=keys)
-    if report.kind == "nothing":
+    if report.kind in ("nothing", "too large"):
         raise CannotLook(report.summary)
     if arguments.json:
         content = msgspec.to_builtins(report) | {"worst": report.worst()}

@@ -202,6 +202,8 @@ _COMMANDS: Final = (
         module="inspect",
         function="inspect",
         arguments=(
+            # Taken so that it can be refused: argparse would repeat it in its message, and it may be a secret.
+            ("words", {"nargs": "*", "help": argparse.SUPPRESS}),
             ("--file", {"metavar": "FILE", "help": "read it from a file instead"}),
             ("--text", {"metavar": "TEXT", "help": "take it from the command line: others can see it there"}),
             ("--jwks", {"metavar": "FILE", "help": "check a token's signature with the keys in this file"}),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from coatcheck.comparison.kinds import KINDS, Kind
 from coatcheck.comparison.measuring import Measured, Measurements, compare
-from coatcheck.comparison.report import Cell, Report, Row, TradeOff, as_json, report, taught
+from coatcheck.comparison.report import Cell, Report, Row, TradeOff, as_json, proofs_of, report, taught
 
 __all__ = [
     "KINDS",
@@ -27,6 +27,7 @@ __all__ = [
     "TradeOff",
     "as_json",
     "compare",
+    "proofs_of",
     "report",
     "taught",
 ]

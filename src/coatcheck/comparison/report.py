@@ -60,8 +60,8 @@ class Report(NamedTuple):
     @property
     def proofs(self) -> tuple[str, ...]:
         """The tests that are named, each once, in the order in which they come."""
-        cells = (cell.proofs for row in self.words for cell in row.cells.values())
-        return tuple(dict.fromkeys(chain(*cells, *(each.proofs for each in (*self.gone, *self.left)))))
+        traded = chain.from_iterable(each.proofs for each in (*self.gone, *self.left))
+        return tuple(dict.fromkeys((*proofs_of(self.words), *traded)))
 
 
 def report(measurements: Measurements) -> Report:
@@ -79,6 +79,11 @@ def taught() -> tuple[Row, ...]:
         Row(title, {kind: Cell(claim.words, claim.proofs) for kind, claim in claims.items()})
         for title, claims in TAUGHT.items()
     )
+
+
+def proofs_of(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the tests that rows name, each once, in the order in which they come."""
+    return tuple(dict.fromkeys(chain.from_iterable(cell.proofs for row in rows for cell in row.cells.values())))
 
 
 def as_json(found: Report) -> dict[str, Any]:

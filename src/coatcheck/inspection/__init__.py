@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from coatcheck.core.keys import Key
-from coatcheck.inspection import headers, ids, jwe, jwk, jwt, ours, peers, set_cookie, url
+from coatcheck.inspection import answer, headers, ids, jwe, jwk, jwt, ours, peers, pem, set_cookie, url
 from coatcheck.inspection.jwk import keys_of
 from coatcheck.inspection.looking import Explain, Looking
-from coatcheck.inspection.reading import MAX_TEXT
+from coatcheck.inspection.reading import MAX_TEXT, as_text
 from coatcheck.inspection.report import SEVERITIES, Finding, Part, Report, Severity
 from coatcheck.inspection.rules import RULES
 
@@ -26,7 +26,10 @@ _KINDS: Final[tuple[tuple[str, Explain], ...]] = (
     ("an Authorization or DPoP header", headers.authorization),
     ("a Set-Cookie line", set_cookie.explain),
     ("a JWK or JWKS", jwk.explain),
+    ("a key or certificate in PEM", pem.explain),
+    ("JSON with tokens in it", answer.explain),
     ("a URL", url.explain),
+    ("several JWTs", jwt.several),
     ("a JWE", jwe.explain),
     ("a JWT", jwt.explain),
     ("a session cookie of coatcheck", ours.session_cookie),
@@ -57,9 +60,8 @@ def inspect(octets: bytes, *, now: int, keys: Sequence[Key] = ()) -> Report:
     Not checked: whether a session lives, or was ended; and who sent this.
     """
     if len(octets) > MAX_TEXT:
-        return Report(kind="too large", summary=f"It has {len(octets)} octets; {MAX_TEXT} are looked at, at most.")
-    text = octets.decode("utf-8", "surrogateescape").removeprefix("\ufeff").strip()
-    return _look(text, Looking(now=now, keys=tuple(keys), look=_look))
+        return Report(kind="too large", summary=f"It is too large: {MAX_TEXT} octets are looked at, at most.")
+    return _look(as_text(octets), Looking(now=now, keys=tuple(keys), look=_look))
 
 
 def _look(text: str, looking: Looking) -> Report:

@@ -16,6 +16,7 @@ from coatcheck.inspection.words import listed, moment, span
 _HOUR: Final = 3_600
 _DAY: Final = 86_400
 _MONTH: Final = 30 * _DAY
+_WHOLE: Final = 120  # characters: issuers are addresses, and have to be compared to the letter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,19 @@ _ID_TOKEN: Final = Kind(
     required=("iss", "sub", "iat"),
     longest=_DAY,
     about_people=True,
+)
+# Told by their claims: most issuers do not name them by typ, as RFC 9068 wants it.
+_ACCESS: Final = Kind(
+    name="access token",
+    summary="A key to a service, for whoever has it, until it ends. Only its claims say so.",
+    required=("iss", "sub", "iat"),
+    longest=_HOUR,
+)
+_REFRESH: Final = Kind(
+    name="refresh token",
+    summary="It gets new tokens from its issuer, and nobody else has a use for it. Only its claims say so.",
+    required=("iss", "sub", "iat"),
+    longest=_MONTH,
 )
 _KINDS: Final[Mapping[str, Kind]] = {
     "at+jwt": Kind(
@@ -91,7 +105,25 @@ _KINDS: Final[Mapping[str, Kind]] = {
         longest=_MONTH,
     ),
 }
-_OF_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash", "s_hash", "azp")
+# What issuers call their tokens in the claims: Keycloak, Cognito, Simple JWT, Flask-JWT-Extended.
+_SAYING: Final = ("typ", "token_use", "token_type", "type")
+_SAID: Final[Mapping[str, Kind]] = {
+    "bearer": _ACCESS,
+    "access": _ACCESS,
+    "id": _ID_TOKEN,
+    "refresh": _REFRESH,
+    "offline": _REFRESH,
+}
+# What only one kind of token has, the surest first. Not azp: access tokens have that as well.
+_MARKS: Final[tuple[tuple[str, Kind], ...]] = (
+    ("at_hash", _ID_TOKEN),
+    ("c_hash", _ID_TOKEN),
+    ("s_hash", _ID_TOKEN),
+    ("scope", _ACCESS),
+    ("scp", _ACCESS),
+    ("nonce", _ID_TOKEN),
+)
+_BY_CLAIMS: Final = (_ANY, _ACCESS, _REFRESH)
 _WITHOUT_END: Final = ("dpop+jwt", "dbsc+jwt", "secevent+jwt")
 _FOR_ALL: Final = ("dpop+jwt", "dbsc+jwt", "statuslist+jwt")  # they have no audience
 
@@ -105,7 +137,10 @@ def kind_of(typ: str, members: Mapping[str, Any]) -> Kind:
     """Return the kind of a token by its typ, in lower case and without application/; or else by its claims."""
     if typ in _KINDS:
         return _KINDS[typ]
-    return _ID_TOKEN if "aud" in members and any(name in members for name in _OF_ID_TOKENS) else _ANY
+    for word in (members.get(name) for name in _SAYING):
+        if isinstance(word, str) and word.lower() in _SAID:
+            return _SAID[word.lower()]
+    return next((kind for name, kind in _MARKS if name in members), _ANY)
 
 
 def judge(kind: Kind, members: Mapping[str, Any], now: int) -> tuple[dict[str, str], list[Finding]]:
@@ -118,7 +153,7 @@ def judge(kind: Kind, members: Mapping[str, Any], now: int) -> tuple[dict[str, s
     """
     mistyped = [name for name in members if not _well_typed(name, members[name])]
     good = {name: value for name, value in members.items() if name not in mistyped}
-    found = [finding("typ-generic", "its typ names no kind of token")] if kind is _ANY else []
+    found = [finding("typ-generic", "its typ names no kind of token")] if kind in _BY_CLAIMS else []
     found += _missing(kind, members)
     if unwanted := [name for name in kind.unwanted if name in members]:
         found.append(finding("claim-unwanted", f"a {kind.name} has no {listed(unwanted)}"))
@@ -131,13 +166,13 @@ def judge(kind: Kind, members: Mapping[str, Any], now: int) -> tuple[dict[str, s
 
 def secrets_in(members: Mapping[str, Any]) -> list[Finding]:
     """Return that a readable object holds passwords or keys, if it does (C16)."""
-    secrets = names.secrets_among(names_within(members))
+    secrets = [*dict.fromkeys(names.secrets_among(names_within(members)))]
     return [finding("secret-inside", f"it has {listed(secrets)}")] if secrets else []
 
 
 def personal_in(members: Mapping[str, Any]) -> list[Finding]:
     """Return that a readable object says something about a person, if it does (C16)."""
-    personal = names.personal_among(names_within(members))
+    personal = [*dict.fromkeys(names.personal_among(names_within(members)))]
     if isinstance(sub := members.get("sub"), str) and "@" in sub:
         personal.append("an address as sub")
     return [finding("personal-data", f"it has {listed(personal)}")] if personal else []
@@ -153,7 +188,7 @@ def _missing(kind: Kind, members: Mapping[str, Any]) -> list[Finding]:
     missing = [name for name in kind.required if name not in members]
     if typ == "logout+jwt" and not {"sub", "sid"} & members.keys():
         missing.append("sub or sid")
-    level: Severity | None = "low" if kind is _ANY else None
+    level: Severity | None = "low" if kind in _BY_CLAIMS else None
     if who := [name for name in missing if name in _WHO]:
         found.append(finding("who-missing", f"missing: {listed(who)}", level))
     if others := [name for name in missing if name not in _WHO]:
@@ -193,7 +228,7 @@ def _facts(members: Mapping[str, Any], now: int) -> dict[str, str]:
 
 def _value(value: Any) -> str:
     texts = [str(each) for each in cast("list[object]", value)] if isinstance(value, list) else [str(value)]
-    return listed(["(an e-mail address)" if "@" in text and " " not in text else text for text in texts])
+    return listed(["(an e-mail address)" if "@" in text and " " not in text else text for text in texts], _WHOLE)
 
 
 def _well_typed(name: str, value: Any) -> bool:

@@ -25,17 +25,48 @@ _COOKIE: Final = re.compile(r"cookie\s*:\s*", re.IGNORECASE)
 _PAIR: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+=[^;\s=][^;]*")
 _AUTHORIZATION: Final = re.compile(r"(?:(?:proxy-)?authorization\s*:\s*)?(bearer|basic|dpop)\s+(\S+)", re.IGNORECASE)
 _DPOP: Final = re.compile(r"dpop\s*:\s*(\S+)", re.IGNORECASE)
-_FIELD: Final = re.compile(r"[<> ]{0,2}([A-Za-z][A-Za-z0-9-]*)\s*:[ \t]*(.*)")
-_START: Final = re.compile(r"[<> ]{0,2}(HTTP/[0-9.]+ [0-9]{3}.*|[A-Z]+ \S+ HTTP/[0-9.]+)")
+# curl -v marks the lines of requests and responses with > and <, and puts lines of its own between them.
+_FIELD: Final = re.compile(r"[<> ]{0,2}(:?[A-Za-z][A-Za-z0-9-]*)\s*:[ \t]*(.*)")
+_START: Final = re.compile(r"[<> ]{0,2}(?:(HTTP)/[0-9.]+ [0-9]{3}.*|[A-Z]+ \S+ HTTP/[0-9.]+)")
+_BLANK: Final = re.compile(r"[<> \t]*")
+_OF_CURL: Final = re.compile(r"\*.*|[{}] \[.*")
 
 
 def block(text: str, looking: Looking) -> Report | None:
     """Explain several headers, one in a line, as curl and browsers show them."""
-    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()][:_MOST_LOOKED_AT]
-    matches = [_FIELD.fullmatch(line) for line in lines if not _START.fullmatch(line)]
-    if len(lines) < 2 or not matches or None in matches:
-        return None
-    return explain_fields([(match[1].lower(), match[2].strip()) for match in matches if match], looking)
+    lines = [line for line in text.replace("\r\n", "\n").split("\n") if not _OF_CURL.fullmatch(line)]
+    if lines and _START.fullmatch(lines[0]):
+        return _messages(lines, looking)
+    lines = [line for line in lines if not _BLANK.fullmatch(line)][:_MOST_LOOKED_AT]
+    fields = _fields(lines)
+    return explain_fields(fields, looking) if len(lines) > 1 and len(fields) == len(lines) else None
+
+
+def _messages(lines: list[str], looking: Looking) -> Report | None:
+    """Explain the headers of requests and responses that begin with a line of their own; bodies are passed over."""
+    heads: list[tuple[str, list[str]]] = []
+    inside = False
+    for line in lines:
+        if start := _START.fullmatch(line):
+            heads.append(("response" if start[1] else "request", []))
+        inside = start is not None or (inside and not _BLANK.fullmatch(line))
+        if inside and not start and len(heads[-1][1]) < _MOST_LOOKED_AT:
+            heads[-1][1].append(line)
+    read = [(name, fields) for name, head in heads[:_MOST_LOOKED_AT] if (fields := _fields(head))]
+    if len(read) < 2:
+        return explain_fields(read[0][1], looking) if read else None
+    return Report(
+        kind="headers",
+        summary=f"{len(read)} messages; each is looked at by itself.",
+        parts=tuple(
+            Part(f"{name} {number}", explain_fields(fields, looking)) for number, (name, fields) in enumerate(read, 1)
+        ),
+    )
+
+
+def _fields(lines: list[str]) -> list[tuple[str, str]]:
+    matches = [_FIELD.fullmatch(line) for line in lines]
+    return [(match[1].lower(), match[2].strip()) for match in matches if match]
 
 
 def explain_fields(fields: list[tuple[str, str]], looking: Looking) -> Report:

@@ -75,14 +75,14 @@ def number(text: str, looking: Looking) -> Report | None:
 
 def random_text(text: str, looking: Looking) -> Report | None:
     """Explain a text in which nothing can be read."""
-    if not _VALUE.fullmatch(text):
-        return None
     if looking.role == "anything":
         return Report(kind="plain value", summary=f"A text of {len(text)} characters.", facts={})
+    if not _VALUE.fullmatch(text):
+        return None
     name, bits = _alphabet(text)
     return Report(
         kind="opaque value",
-        summary="It says nothing by itself: a random id, perhaps, of something that a server keeps.",
+        summary="Nothing can be read in it here: a random id, perhaps, of something that a server keeps.",
         facts={"letters": f"{len(text)} of {name}", "bits": f"{bits} at most, if they are random"},
         findings=_short(bits),
     )

@@ -101,9 +101,10 @@ def _set(entries: list[Any], found: tuple[Finding, ...]) -> Report:
         more.append(finding("set-empty", "there is no key in it"))
     if len(members) > 1 and len(members) > kids.total():
         more.append(finding("kid-missing", "some of the keys have no kid"))
+    size = f"{len(entries)} key{'' if len(entries) == 1 else 's'}"
     return Report(
         kind="JWKS",
-        summary=f"A set of {len(entries)} keys: what verifiers check an issuer's tokens with.",
+        summary=f"A set of {size}: what verifiers check an issuer's tokens with.",
         facts={"keys": str(len(entries))},
         findings=(*found, *more),
         parts=tuple(_part(number, each) for number, each in enumerate(members, 1)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -26,6 +27,15 @@ _SHOWN: Final[tuple[str, ...]] = ("alg", "typ", "kid")
 _OWN_KEY: Final = ("dpop+jwt", "dbsc+jwt")  # proofs of a key carry it
 _KEYS_IN_HEADER: Final[tuple[str, ...]] = ("jku", "jwk", "x5u", "x5c")
 _ODD: Final = re.compile(r"\.\.|^/|[\x00-\x20'\"<>;|`$\\\x7f]")
+# Octets of a signature. RSA's are as long as the key, which is not known here.
+_LENGTHS: Final[Mapping[str, tuple[int, ...]]] = {
+    "HS256": (32,), "HS384": (48,), "HS512": (64,), "ES256": (64,), "ES256K": (64,), "ES384": (96,), "ES512": (132,),
+    "EdDSA": (64, 114), "Ed25519": (64,), "Ed448": (114,),
+}  # fmt: skip
+_OF_RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+_LEAST_OF_RSA: Final = 256  # octets: a key of 2048 bits
+_SHORT_KEYS: Final = (64, 96, 128, 192)  # octets of the signatures by RSA keys that are too short
+_MOST: Final = 50  # tokens in one text
 _UNCHECKED: Final = "not checked: give the issuer's keys with --jwks to have it checked"
 
 
@@ -63,7 +73,7 @@ def explain(text: str, looking: Looking) -> Report | None:
     if token is None:
         return _damaged(segments, header)
     found = [*token.problems, *_header(token), *_known_secret(token), *size_of(text)]
-    signer, doubts = _signer(token, looking.keys)
+    signer, doubts = _judged(token, looking.keys)
     facts: dict[str, str] = {name: shown(str(token.header[name])) for name in _SHOWN if name in token.header}
     facts["signature"] = signer
     read = json_object(token.payload)
@@ -76,6 +86,18 @@ def explain(text: str, looking: Looking) -> Report | None:
     kind = claims.kind_of(token.typ, read.members)
     said, wrong = claims.judge(kind, read.members, looking.now)
     return Report(kind=kind.name, summary=kind.summary, facts=facts | said, findings=(*found, *doubts, *wrong))
+
+
+def several(text: str, looking: Looking) -> Report | None:
+    """Explain several JWTs, one after the other."""
+    words = text.split()
+    if not 2 <= len(words) <= _MOST or not all(_is_whole(word) for word in words):
+        return None
+    return Report(
+        kind="several tokens",
+        summary=f"{len(words)} tokens, one after the other; each is looked at by itself.",
+        parts=tuple(part for number, word in enumerate(words, 1) for part in looking.into(f"token {number}", word)),
+    )
 
 
 def size_of(text: str) -> list[Finding]:
@@ -93,6 +115,12 @@ def strange_kid(header: dict[str, Any]) -> list[Finding]:
     if not isinstance(kid, str) or len(kid) > 128 or _ODD.search(kid):
         return [finding("kid-odd", "its kid is no short plain text")]
     return []
+
+
+def _is_whole(text: str) -> bool:
+    segments = text.split(".")
+    header = _object(segments[0])
+    return len(segments) == 3 and header is not None and "alg" in header.members
 
 
 def _object(segment: str) -> Read | None:
@@ -155,6 +183,28 @@ def _known_secret(token: _Token) -> list[Finding]:
     if not any(hmac.compare_digest(mac, token.signature) for mac in macs):
         return []
     return [finding("secret-known", f"one of {len(KNOWN_SECRETS)} secrets that everybody tries has signed it")]
+
+
+def _judged(token: _Token, keys: tuple[Key, ...]) -> tuple[str, list[Finding]]:
+    """Say who has signed a token, and what is wrong about that, with keys and without."""
+    signer, doubts = _signer(token, keys)
+    words, found = _impossible(token)
+    return words or signer, [*found, *(doubt for doubt in doubts if not found or doubt.id != "bad-signature")]
+
+
+def _impossible(token: _Token) -> tuple[str, list[Finding]]:
+    """Say why nobody who keeps to a token's algorithm can have made its signature, whatever the key; "" if one can."""
+    octets, alg = len(token.signature), token.alg
+    right = octets in _LENGTHS[alg] if alg in _LENGTHS else octets >= _LEAST_OF_RSA
+    if right or (alg not in _LENGTHS and alg not in _OF_RSA):
+        return "", []
+    if not octets:
+        return "none, though alg promises one", [finding("bad-signature", "the signature is missing")]
+    if alg in _OF_RSA and octets in _SHORT_KEYS:
+        return f"by an RSA key of {octets * 8} bits", [finding("rsa-short", f"an RSA key of {octets * 8} bits made it")]
+    makes = " or ".join(map(str, _LENGTHS.get(alg, (f"{_LEAST_OF_RSA} and more",))))
+    words = f"the signature has {octets} octets, and {alg} makes {makes}"
+    return f"none that {alg} makes", [finding("bad-signature", words)]
 
 
 def _signer(token: _Token, keys: tuple[Key, ...]) -> tuple[str, list[Finding]]:

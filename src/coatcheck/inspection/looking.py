@@ -33,7 +33,7 @@ class Looking:
     role: Role = "credential"
     depth: int = 0
 
-    def into(self, name: str, text: str, role: Role) -> tuple[Part, ...]:
+    def into(self, name: str, text: str, role: Role = "credential") -> tuple[Part, ...]:
         """Return what is to be said about a part; nothing for an empty one, or beyond some depth."""
         if not text or self.depth >= _DEEPEST:
             return ()

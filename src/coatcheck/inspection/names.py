@@ -9,14 +9,20 @@ from typing import Final
 from coatcheck.inspection.looking import Role
 
 _CREDENTIAL: Final = re.compile(
-    r"sess|auth|token|jwt|login|logged|signed?.?in|remember|refresh|access|identity|ticket|"
-    r"(?<![a-z])sid(?![a-z])|[a-z]sessid|connect\.sid|api.?key",
+    r"sess|auth(?!or(?!i))|token|jwt|login|logged|signed?.?in|remember|refresh|access(?!ib|or)|identity|ticket|"
+    r"(?<![a-z])sid(?![a-z])|[a-z]sessid|connect\.sid|api.?key|aspnetcore\.cookies",
     re.IGNORECASE,
 )
 _READ_BY_SCRIPTS: Final = re.compile(r"csrf|xsrf", re.IGNORECASE)
 
-# Secrets that are in tutorials, in the documentation of frameworks and at the top of every list of guesses.
+# Called like a credential, and none: members and parameters of OAuth.
+HARMLESS: Final = frozenset({"token_type", "token_type_hint", "access_type", "access", "state", "nonce"})
+
+# Secrets that are in tutorials, in the documentation of frameworks and at the top of every list of guesses; the empty
+# one is what a setting is that nobody has made. The two long ones are in the documentation of FastAPI and of Flask.
 KNOWN_SECRETS: Final = (
+    "", "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+    "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",
     "secret", "secretkey", "secret_key", "secret-key", "SECRET_KEY", "mysecret", "my_secret", "mysecretkey",
     "my-secret-key", "supersecret", "super-secret", "super_secret_key", "super-secret-key", "change", "changeme",
     "change-me", "change_me", "changeit", "password", "passw0rd", "admin", "test", "dev", "development", "key",
@@ -47,8 +53,9 @@ _SIGNED_IN: Final = frozenset(_SIGNED_IN_NAMES.split())
 
 # The kinds of reports that are about a credential, whatever it is called.
 CREDENTIAL_KINDS: Final = (
-    "access token", "session token", "ID token", "JWT", "JWE", "coatcheck session cookie", "coatcheck sealed session",
-    "coatcheck refresh token", "itsdangerous session", "Django session", "Express signed value",
+    "access token", "refresh token", "session token", "ID token", "JWT", "JWE", "coatcheck session cookie",
+    "coatcheck sealed session", "coatcheck refresh token", "itsdangerous session", "Django session",
+    "Express signed value",
 )  # fmt: skip
 
 

@@ -19,6 +19,23 @@ _BASE64: Final = re.compile(r"[0-9A-Za-z_+/-]*")
 _TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 
 
+# What editors and shells write before a text, and in what it is then written.
+_MARKS: Final = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+_QUOTES: Final = ("'", '"', "`")
+
+
+def as_text(octets: bytes) -> str:
+    """Return what somebody has pasted, without the quotes that it was copied with."""
+    for mark, encoding in _MARKS:
+        if octets.startswith(mark):
+            text = octets.removeprefix(mark).decode(encoding, "replace").strip()
+            break
+    else:
+        text = octets.decode("utf-8", "surrogateescape").strip()
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES and text[0] not in text[1:-1]
+    return text[1:-1].strip() if quoted else text
+
+
 @dataclass(frozen=True)
 class Read:
     """A JSON object, and what a strict reader holds against it; "" if nothing."""

@@ -88,7 +88,7 @@ TOKENS: Final[Mapping[str, Rule]] = {
         "leave crit and b64 out"),
     # What it is for.
     "typ-generic": Rule("low", "J14", "9.2.2",
-        "nothing in it says what kind of token it is, so it can be taken for another kind",
+        "its header does not say what kind of token it is, so it can be taken for another kind",
         "set typ to its kind, such as at+jwt, and have verifiers ask for it"),
     "exp-missing": Rule("high", "J13", "9.2.1",
         "it never ends: who has a copy has it for ever",

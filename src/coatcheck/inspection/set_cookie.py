@@ -16,6 +16,8 @@ from coatcheck.inspection.words import moment, shown
 _HEADER: Final = re.compile(r"set-cookie\s*:\s*", re.IGNORECASE)
 _ATTRIBUTE: Final = re.compile(rf";[ \t]*({'|'.join(KNOWN)})[ \t]*(=|;|$)", re.IGNORECASE)
 
+_SAME_SITE: Final = {"Default": "none is said, and browsers differ in what they make of that"}
+
 
 def explain(text: str, looking: Looking) -> Report | None:
     """Explain a Set-Cookie line, with or without the name of the header."""
@@ -58,7 +60,7 @@ def _facts(line: Line) -> dict[str, str]:
     facts["paths"] = "all" if path == "/" else path
     facts["over"] = "https only" if stored.secure else "http and https"
     facts["scripts"] = "cannot read it" if stored.http_only else "can read it"
-    facts["SameSite"] = stored.same_site
+    facts["SameSite"] = _SAME_SITE.get(stored.same_site, stored.same_site)
     ends = stored.expires_at
     facts["lives"] = "until the browser ends" if ends is None else f"until {moment(ends // 1000, line.now)}"
     return facts

@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from coatcheck.inspection.looking import Looking
-from coatcheck.inspection.names import CREDENTIAL_KINDS, role_of
+from coatcheck.inspection.names import CREDENTIAL_KINDS, HARMLESS, role_of
 from coatcheck.inspection.report import Finding, Part, Report
 from coatcheck.inspection.rules import finding
 from coatcheck.inspection.words import listed, shown
@@ -15,7 +15,6 @@ from coatcheck.inspection.words import listed, shown
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://[^\s]+")
 _MOST: Final = 200
 _MATRIX: Final = re.compile(r";([A-Za-z_.]{1,40})=([^;/]+)")
-_HARMLESS: Final = frozenset({"token_type", "token_type_hint", "access_type", "access", "state", "nonce"})
 
 
 def explain(text: str, looking: Looking) -> Report | None:
@@ -56,7 +55,7 @@ def _parameters(url: SplitResult) -> list[tuple[str, str]]:
 
 def _part(name: str, value: str, looking: Looking) -> tuple[Part, ...]:
     """Return what a parameter carries, if that is worth a word: a credential's own faults are said, not a text's."""
-    role = "anything" if name in _HARMLESS else role_of(name)
+    role = "anything" if name in HARMLESS else role_of(name)
     [part] = looking.into(name, value, "anything") or (None,)
     if part is None or (role == "anything" and part.report.kind not in CREDENTIAL_KINDS):
         return ()

@@ -18,9 +18,9 @@ def shown(text: str, limit: int = _SHOWN) -> str:
     return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in cut)
 
 
-def listed(names: list[str]) -> str:
-    """Return names in a row; of many, the first ones."""
-    some = ", ".join(shown(name, 32) for name in names[:12])
+def listed(names: list[str], limit: int = 32) -> str:
+    """Return names in a row, each shortened; of many, the first ones."""
+    some = ", ".join(shown(name, limit) for name in names[:12])
     return some if len(names) <= 12 else f"{some} and {len(names) - 12} more"
 
 

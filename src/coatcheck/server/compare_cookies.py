@@ -70,6 +70,13 @@ COOKIES: Final[Sequence[DemoCookie]] = (
     DemoCookie("__Host-compare-ours", "Path=/; Secure; HttpOnly; SameSite=Lax", _ON_LINKS),
 )
 
+# What is said of them and cannot be seen on the page itself, and the tests in a browser that prove it.
+_BROWSER: Final = "tests/browser/test_compare.py"
+PROOFS: Final = (
+    f"{_BROWSER}::test_c5_after_a_restart_the_page_knows_that_it_is_another_browser_session",
+    f"{_BROWSER}::test_what_travels_from_another_site_is_what_the_table_says",
+)
+
 _SESSION: Final = "compare-plain"
 _LASTING: Final = "compare-lasting"
 

@@ -25,11 +25,11 @@ from starlette.routing import Route
 
 from coatcheck import Exchange
 from coatcheck.clock import monotonic_clock
-from coatcheck.comparison import KINDS, Report, compare, report, taught
+from coatcheck.comparison import KINDS, Report, compare, proofs_of, report, taught
 from coatcheck.errors import StoreUnavailable
 from coatcheck.run import retrieved
 from coatcheck.server.answers import go
-from coatcheck.server.compare_cookies import COOKIES, browser_session, new_lines, received
+from coatcheck.server.compare_cookies import COOKIES, PROOFS, browser_session, new_lines, received
 from coatcheck.server.compare_demo import LIFETIME, Demo, record_facts, token_facts
 from coatcheck.server.guard import POLICY
 from coatcheck.server.rendering import render
@@ -71,15 +71,18 @@ class ComparePage:
         visit = await self._demo.visit(request.scope)
         came = received(visit.head.values(b"cookie"))
         measured = self._table.report
+        words = taught() if measured is None else measured.words
+        proofs = dict.fromkeys((*(proofs_of(words) if measured is None else measured.proofs), *PROOFS))
         token = (await visit.issue()).access_token if visit.principal is not None else ""
         page = render(
             request,
             "compare.html",
             kinds=KINDS,
             report=measured,
-            words=taught() if measured is None else measured.words,
-            numbers={} if measured is None else _numbered(measured.proofs),
+            words=words,
+            numbers={proof: number for number, proof in enumerate(proofs, 1)},
             cookies=COOKIES,
+            cookie_proofs=PROOFS,
             came=came,
             browser_session=browser_session(came),
             record=record_facts(visit.session),
@@ -155,10 +158,6 @@ class _Table:
         finally:
             self._measuring = None
             self._again_at = monotonic_clock() + _AGAIN_AFTER
-
-
-def _numbered(proofs: Sequence[str]) -> dict[str, int]:
-    return {proof: number for number, proof in enumerate(proofs, 1)}
 
 
 def _back(place: str) -> Response:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.requests import Request
 
-from coatcheck.comparison import Measurements
+from coatcheck.comparison import Measurements, taught
 from coatcheck.core.set_cookie import parse_set_cookie
 from coatcheck.errors import StoreUnavailable
 from coatcheck.server import compare_demo, compare_page
-from coatcheck.server.compare_cookies import COOKIES, received
+from coatcheck.server.compare_cookies import COOKIES, PROOFS, received
 from coatcheck.server.compare_demo import LIFETIME, MOST_LIVE, PER_ADDRESS, Demo
 from coatcheck.server.server import Server
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
+ROOT = Path(__file__).resolve().parents[3]
 MINE = "__Host-session"
 DEMO = "__Host-compare-session"
 POSTS = ("/measure", "/cookies", "/session", "/session/end", "/remove")
@@ -231,6 +233,24 @@ async def test_p9_there_are_only_so_many_sessions(monkeypatch: pytest.MonkeyPatc
 
 
 # -- the table
+
+
+async def test_every_word_is_a_link_to_the_test_that_proves_it(browser: Browser) -> None:
+    """Before anything was measured, too; and so is what is said of cookies and cannot be seen on the page."""
+    page = await browser.get("/compare")
+    links = re.findall(r'href="#proof-(\d+)"', page.body)
+    listed = dict(re.findall(r'<li id="proof-(\d+)"><code>([^<]+)</code>', page.body))
+    assert set(links) == set(listed)
+    said = [proof for row in taught() for cell in row.cells.values() for proof in cell.proofs]
+    assert [listed[number] for number in links] == [*said, *PROOFS]
+    for proof in PROOFS:
+        file, _, name = proof.partition("::")
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8")
+
+
+async def test_it_is_said_that_the_session_needs_https(browser: Browser) -> None:
+    """Elsewhere browsers drop its cookie, and the button does nothing that could be seen."""
+    assert "Its cookie is Secure" in (await browser.get("/compare")).text
 
 
 @pytest.fixture
