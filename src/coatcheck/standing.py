@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from coatcheck.clock import monotonic_clock
 from coatcheck.core.claims import Principal
 from coatcheck.core.record import Record
 from coatcheck.ending import stored
@@ -28,6 +29,7 @@ from coatcheck.sessions import Sessions
 from coatcheck.verifier import Verifier
 
 FOREVER: Final = 2**62
+_ASK_EVERY: Final = 1000  # milliseconds
 
 
 class Standing(Protocol):
@@ -128,6 +130,29 @@ class ExchangeStanding:
         if not found.alive(now):
             raise Expired("the session has expired")
         return found
+
+
+class AskInSilence:
+    """Says when to judge anew because the feed is silent: once a second, unless the policy accepts that.
+
+    Args:
+        verifier: whose policy counts, and who knows when the feed was last heard.
+    """
+
+    __slots__ = ("_ask_at", "_verifier")
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+        self._ask_at = 0
+
+    def __call__(self) -> bool:
+        """Say so; the next time in a second at the earliest."""
+        if self._verifier.policy.when_stale == "accept" or not self._verifier.is_stale():
+            return False
+        if monotonic_clock() < self._ask_at:
+            return False
+        self._ask_at = monotonic_clock() + _ASK_EVERY
+        return True
 
 
 class HeardOf:

@@ -74,6 +74,7 @@ class Answer(msgspec.Struct):
     status: int = 0
     headers: list[tuple[str, str]] = []
     body: bytes = b""
+    whole: bool = False
 
     def all(self, name: str) -> list[str]:
         return [value for header, value in self.headers if header.lower() == name]
@@ -197,7 +198,11 @@ def over_wsgi(app: Any) -> Send:
 
         chunks = app(environ, start_response)
         try:
-            answer.body = b"".join(chunks)
+            for chunk in chunks:
+                answer.body += chunk
+            answer.whole = True
+        except BrokenPipeError:  # as servers do, which take it for a client that has left
+            pass
         finally:
             chunks.close()
         return answer
@@ -235,6 +240,7 @@ def over_asgi(app: Any) -> Send:
                 ]
             else:
                 answer.body += message.get("body", b"")
+                answer.whole = not message.get("more_body")
 
         await app(scope, receive, send)
         return answer

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from coatcheck import Coatcheck, SQLiteStore
@@ -19,7 +20,10 @@ HOST = "127.0.0.1"
 
 
 def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """Sign in, issue a token, sign out, or say who it is, and which process says so."""
+    """Sign in, issue a token, sign out, go on for ever, or say who it is, and which process says so."""
+    if environ["PATH_INFO"] == "/stream":
+        start_response("200 OK", [])
+        return stream()
     found, words = exchange(environ), [str(os.getpid())]
     if environ["PATH_INFO"] == "/sign-in":
         run(found.sign_in("ann"))
@@ -31,6 +35,13 @@ def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     body = " ".join(words).encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
+
+
+def stream() -> Iterator[bytes]:
+    """Send something again and again."""
+    while True:
+        yield b"tick"
+        time.sleep(0.01)
 
 
 def gunicorn(wsgi: CoatcheckWSGI, listener: socket.socket) -> None:

@@ -472,6 +472,20 @@ class TestTokens:
         bearer = [*cross, ("authorization", f"Bearer {access}")]
         assert (await one("POST", "/me", headers=bearer, cookies="")).status == 200
 
+    async def test_a_bearer_that_is_refused_is_told_why_wherever_it_comes_from(
+        self, world: World, browser: Any
+    ) -> None:
+        """401 leads a client to a new token; 403 for another site would lead it nowhere."""
+        one = browser(world.app)
+        await one("POST", "/sign_in?tokens=1")
+        token = one.jar["__Host-access"]
+        await one("POST", "/sign_out")
+        for refused in (token, token[:-4], "abc"):
+            headers = [("sec-fetch-site", "cross-site"), ("authorization", f"Bearer {refused}")]
+            answer = await browser(world.app)("POST", "/me", headers=headers)
+            assert answer.status == 401
+            assert "invalid_token" in (answer.header("www-authenticate") or "")
+
     async def test_sign_out_takes_all_our_cookies_back(self, world: World, browser: Any) -> None:
         """None of the three is left behind."""
         one = browser(world.app)

@@ -211,6 +211,54 @@ def test_an_error_of_ours_that_a_view_lets_pass_is_our_answer(world: World, sett
     assert client.get("/read").json == {}
 
 
+@pytest.mark.parametrize("settings", [{}, {"TESTING": True}, {"DEBUG": True}])
+def test_an_error_of_ours_from_after_request_or_from_an_error_handler_is_our_answer(
+    world: World, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Flask asks no error handler about these. Nothing is saved, and no failure of the program is logged."""
+    world.app.config.update(settings)
+
+    def hook(response: flask.Response) -> flask.Response:
+        if flask.request.path == "/write":
+            current_exchange().require(scopes=["write"])
+        return response
+
+    def handler(_: LookupError) -> str:
+        return current_exchange().require(scopes=["write"]).subject
+
+    world.app.after_request(hook)
+    world.app.register_error_handler(LookupError, handler)
+
+    @world.view("lookup")
+    def lookup() -> str:
+        session["lost"] = 1
+        raise LookupError
+
+    client = world.client()
+    assert client.post("/write?lost=1").status_code == 401
+    client.post("/sign-in")
+    for path in ("/write?lost=1", "/lookup"):
+        answer = client.post(path)
+        assert (answer.status_code, cast("Any", answer.json)["error"]) == (403, "insufficient_scope")
+        assert "Set-Cookie" not in answer.headers
+    assert client.get("/read").json == {}
+    assert caplog.records == []
+
+
+def test_an_error_in_the_program_from_after_request_is_flask_s(world: World) -> None:
+    """A 500, which its own handler answers."""
+
+    @world.app.after_request
+    def hook(response: flask.Response) -> flask.Response:
+        if response.status_code == 200:
+            raise InvalidValue("not plain data")
+        return response
+
+    world.app.register_error_handler(500, lambda error: (type(error.original_exception).__name__, 500))
+    answer = world.client().get("/plain")
+    assert (answer.status_code, answer.text) == (500, "InvalidValue")
+
+
 def test_p6_a_store_that_is_away_is_503_and_leaves_the_cookie_alone(world: World) -> None:
     """While the view runs, too."""
 
@@ -290,6 +338,26 @@ def test_a_streamed_body_saves_what_it_changes(world: World) -> None:
     client.post("/sign-in")
     assert client.get("/stream").text == "onetwo"
     assert client.get("/read").json == {"late": 1}
+
+
+def test_f11_a_stream_is_cut_on_revocation(world: World) -> None:
+    """Before its next part leaves."""
+
+    @world.view("stream")
+    def stream() -> flask.Response:
+        def body() -> Iterator[str]:
+            yield "one"
+            yield "two"
+            run(world.coat.sessions.revoke_all("ann"))
+            yield "a secret"
+
+        return flask.Response(flask.stream_with_context(body()))
+
+    client, left = world.client(), list[bytes]()
+    client.post("/sign-in")
+    with pytest.raises(BrokenPipeError, match="revoked"):
+        left.extend(client.get("/stream", buffered=False).iter_encoded())
+    assert left == [b"one", b"two"]
 
 
 def test_p4_threads_share_nothing_but_the_coatcheck(world: World) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from asgi_line import CLOSED, Line
-from quart import Quart, flash, get_flashed_messages, session, websocket
+from quart import Quart, flash, get_flashed_messages, request, session, websocket
 
 from coatcheck import Coatcheck, ConfigurationError, InvalidValue
 from coatcheck.web import open_connections
@@ -79,12 +79,54 @@ async def test_what_a_refused_request_wrote_is_not_saved(world: World, browser: 
     assert (await one("GET", "/read")).json() == {}
 
 
+@pytest.mark.parametrize("settings", [{}, {"TESTING": True}, {"DEBUG": True}])
+async def test_an_error_of_ours_from_after_request_is_answered_as_elsewhere(
+    world: World, browser: Any, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Quart asks no error handler about it. Nothing is saved, and no failure of the program is logged."""
+    world.app.config.update(settings)
+
+    async def hook(response: Any) -> Any:
+        if request.path == "/writes":
+            current_exchange().require(scopes=["admin"])
+        return response
+
+    async def writes() -> Any:
+        session["half"] = True
+        return "ok"
+
+    async def read() -> Any:
+        return {**session}
+
+    world.app.after_request(hook)
+    world.view("/writes", writes)
+    world.view("/read", read)
+    one = browser(world.app)
+    assert (await one("POST", "/writes")).status == 401
+    one.jar["__Host-session"] = (await world.sign_in())["cookie"].partition("=")[2]
+    answer = await one("POST", "/writes")
+    assert (answer.status, answer.json()["code"], answer.all("set-cookie")) == (403, "insufficient", [])
+    assert (await one("GET", "/read")).json() == {}
+    assert caplog.records == []
+
+
 async def test_an_error_about_the_program_is_quarts_500(world: World, browser: Any) -> None:
     async def wrong() -> Any:
         raise InvalidValue("not plain data")
 
+    async def hook(response: Any) -> Any:
+        if request.path == "/hooked":
+            raise InvalidValue("not plain data")
+        return response
+
+    async def hooked() -> Any:
+        return "ok"
+
+    world.app.after_request(hook)
     world.view("/wrong", wrong)
-    assert (await browser(world.app)("GET", "/wrong")).status == 500
+    world.view("/hooked", hooked)
+    for path in ("/wrong", "/hooked"):
+        assert (await browser(world.app)("GET", path)).status == 500
 
 
 async def test_f1_exemptions_are_by_path_or_by_a_mark(world: World, browser: Any) -> None:
@@ -148,6 +190,28 @@ async def refused_after() -> None:
 @pytest.mark.parametrize(("view", "kinds"), [(refused_before, []), (refused_after, ["websocket.accept"])])
 async def test_a_websocket_that_is_refused_is_closed_with_the_reason(world: World, view: Any, kinds: list[str]) -> None:
     world.app.add_websocket("/it", "it", view)
+    line = Line(world.app, "websocket", "/it", await world.sign_in())
+    assert await line.ended() == [*kinds, "websocket.close"]
+    assert line.sent[-1] == {"type": "websocket.close", "code": 1008, "reason": "insufficient"}
+
+
+@pytest.mark.parametrize("settings", [{}, {"TESTING": True}])
+@pytest.mark.parametrize("kinds", [[], ["websocket.accept"]])
+async def test_a_websocket_that_is_refused_by_after_websocket_is_closed_with_the_reason(
+    world: World, kinds: list[str], settings: dict[str, Any]
+) -> None:
+    world.app.config.update(settings)
+
+    async def accepts() -> None:
+        if kinds:
+            await websocket.accept()
+
+    async def hook(response: Any) -> Any:
+        current_exchange().require(scopes=["admin"])
+        return response
+
+    world.app.after_websocket(hook)
+    world.app.add_websocket("/it", "it", accepts)
     line = Line(world.app, "websocket", "/it", await world.sign_in())
     assert await line.ended() == [*kinds, "websocket.close"]
     assert line.sent[-1] == {"type": "websocket.close", "code": 1008, "reason": "insufficient"}

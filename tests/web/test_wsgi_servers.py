@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,13 @@ from pathlib import Path
 import pytest
 import watchdog
 import wsgi_server
-from wire import Header, Reply, Wire
+from wire import HOST, Header, Reply, Wire
 
 pytestmark = pytest.mark.anyio
 
 TRIES = 400
+PATIENCE = 30  # seconds
+TICK = b"4\r\ntick\r\n"
 
 
 @pytest.fixture
@@ -60,6 +63,24 @@ async def test_c13_two_headers_over_the_wire_make_nobody_anybody(wire: Wire) -> 
         [basic, basic, cookie],
     ):
         assert words(await wire.send("GET", "/me", two))[1] == "nobody", two
+
+
+@pytest.mark.parametrize("server", ["gunicorn", "werkzeug"])
+async def test_f11_a_stream_is_cut_after_a_sign_out_in_whichever_process(wire: Wire) -> None:
+    """Its connection is closed without HTTP's last chunk, so nobody takes a part for the whole."""
+    await wire("POST", "/sign-in")
+    [(name, cookie)] = cookie_of(wire)
+    reader, writer = await asyncio.open_connection(HOST, wire.port)
+    async with asyncio.timeout(PATIENCE):
+        writer.write(b"GET /stream HTTP/1.1\r\nhost: localhost\r\n%b: %b\r\n\r\n" % (name, cookie))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"transfer-encoding: chunked" in head.lower()
+        for _ in range(2):
+            await reader.readuntil(TICK)
+        assert words(await wire("POST", "/sign-out"))[1] == "True"
+        rest = await reader.read()
+    writer.close()
+    assert rest == TICK * (len(rest) // len(TICK))
 
 
 def words(reply: Reply) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import logging
 import threading
 from collections.abc import AsyncIterator
 
@@ -13,10 +14,14 @@ from coatcheck.stores.merging import CUTOFF_MEMORY, forward, succeed
 from coatcheck.stores.walking import PAGE
 
 _CHUNK = 500
+_log = logging.getLogger("coatcheck")
 
 
 class MemoryStore:
-    """A store that is lost with its process. Every method is one step, under a lock held for microseconds."""
+    """A store that is lost with its process. Every method is one step, under a lock held for microseconds.
+
+    Workers that each have one refuse each other's sessions, so the first sign of that is logged, once.
+    """
 
     durability: Durability = "volatile"
 
@@ -24,6 +29,7 @@ class MemoryStore:
         self._records: dict[str, Record] = {}
         self._ids: dict[str, set[str]] = {}
         self._cutoffs: dict[str, int] = {}
+        self._to_warn = True  # nobody was told, and nothing was removed: what is not here never was
         self._lock = threading.Lock()
 
     async def open(self) -> None:
@@ -46,7 +52,10 @@ class MemoryStore:
 
     async def load(self, id: str) -> Record | None:
         """Return a record, or None; see `Store.load`."""
-        return self._records.get(id)
+        record = self._records.get(id)
+        if record is None and self._to_warn and self._records:
+            self._warn()
+        return record
 
     async def replace(self, record: Record) -> bool:
         """Compare and swap; see `Store.replace`."""
@@ -117,7 +126,18 @@ class MemoryStore:
             }
         return removed
 
+    def _warn(self) -> None:
+        with self._lock:
+            if not self._to_warn:
+                return
+            self._to_warn = False
+        _log.warning(
+            "a session was asked for that this process never had: sessions in memory end with their process, and each "
+            "worker process has its own; SQLiteStore, or another store that they share, keeps them for all"
+        )
+
     def _remove(self, id: str) -> Record | None:
+        self._to_warn &= id not in self._records  # before: who then finds nothing has no warning left
         record = self._records.pop(id, None)
         if record is not None and record.subject is not None:
             ids = self._ids[record.subject]

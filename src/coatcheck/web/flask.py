@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response, got_request_exception, request
 from flask.sessions import SessionInterface, SessionMixin
 from werkzeug.exceptions import HTTPException
 
@@ -49,6 +49,7 @@ def init_app(app: Flask, coatcheck: Coatcheck, *, csrf_exempt: Collection[str] =
     app.wsgi_app = wrapped  # type: ignore[method-assign]
     app.session_interface = _Sessions(wrapped)
     app.register_error_handler(CoatcheckError, _answered)
+    got_request_exception.connect(_let_out, app)
     return wrapped.background
 
 
@@ -174,3 +175,9 @@ def _answered(error: CoatcheckError) -> Response:
     request.environ[REFUSED] = True
     said = answer(error)
     return Response(said.body, said.status, native(said.headers))
+
+
+def _let_out(_: Flask, exception: BaseException) -> None:
+    """Let the middleware answer what Flask asks no error handler about, and would make a 500 of: `after_request`."""
+    if isinstance(exception, CoatcheckError) and is_ours_to_answer(exception):
+        raise exception

@@ -13,13 +13,11 @@ import weakref
 from abc import ABC, abstractmethod
 from typing import Final
 
-from coatcheck.clock import monotonic_clock
 from coatcheck.errors import CoatcheckError, StoreUnavailable
-from coatcheck.standing import Standing
+from coatcheck.standing import AskInSilence, Standing
 from coatcheck.verifier import Verifier
 
 _EVERY_SECONDS: Final = 0.25
-_ASK_EVERY: Final = 1000  # milliseconds
 _ASK_SECONDS: Final = 0.5  # for the answer about one of them
 FAREWELL_SECONDS: Final = 0.25
 """So long an adapter waits for a client to take its close frame."""
@@ -94,7 +92,7 @@ class _Watch:
         self._gate = asyncio.Semaphore(at_once)
         self._looks: set[asyncio.Task[None]] = set()
         self._applied = verifier.revocations.applied
-        self._ask_at = 0
+        self._ask = AskInSilence(verifier)
         self._ticks = False
 
     def add(self, connection: OpenConnection) -> None:
@@ -111,7 +109,7 @@ class _Watch:
         if not self._ticks:
             return
         self._tick_later()
-        applied, now, ask = self._verifier.revocations.applied, self._verifier.clock(), self._is_to_ask()
+        applied, now, ask = self._verifier.revocations.applied, self._verifier.clock(), self._ask()
         news, self._applied = applied != self._applied, applied
         for connection in tuple(self.connections):
             if connection.error is not None:
@@ -121,14 +119,6 @@ class _Watch:
                 ask or now >= connection.ends_at or (news and connection.standing.is_suspect())
             ):
                 self._begin_to_look(connection)
-
-    def _is_to_ask(self) -> bool:
-        if self._verifier.policy.when_stale == "accept" or not self._verifier.is_stale():
-            return False
-        if monotonic_clock() < self._ask_at:
-            return False
-        self._ask_at = monotonic_clock() + _ASK_EVERY
-        return True
 
     def _begin_to_look(self, connection: OpenConnection) -> None:
         connection.looking = True

@@ -11,7 +11,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, cast
 
-from quart import Quart, Response, has_websocket_context, request, websocket
+from quart import (
+    Quart,
+    Response,
+    got_request_exception,
+    got_websocket_exception,
+    has_websocket_context,
+    request,
+    websocket,
+)
 from quart.sessions import SessionInterface, SessionMixin
 from quart.wrappers.base import BaseRequestWebsocket
 from werkzeug.datastructures import Headers
@@ -61,6 +69,8 @@ def init_app(app: Quart, coatcheck: Coatcheck, *, csrf_exempt: Collection[str] =
     app.asgi_app = cast("Any", _Middleware(inside, app, coatcheck, csrf_exempt))  # type: ignore[method-assign]
     cast("Any", app).session_interface = _Sessions(coatcheck)
     app.register_error_handler(CoatcheckError, _let_pass)
+    got_request_exception.connect(_let_out, app)
+    got_websocket_exception.connect(_let_out, app)
 
 
 def current_exchange() -> Exchange:
@@ -118,15 +128,17 @@ class _Inside:
 
         async def send_or_raise(message: Message) -> None:
             nonlocal accepted
-            if _REFUSED not in scope:
-                accepted = accepted or message["type"] == "websocket.accept"
-                await send(message)
-            elif accepted:
-                await refuse(scope, send, scope[_REFUSED])
-            else:
+            if _REFUSED in scope:
                 raise scope[_REFUSED]
+            accepted = accepted or message["type"] == "websocket.accept"
+            await send(message)
 
-        await self.app(scope, receive, send_or_raise)
+        try:
+            await self.app(scope, receive, send_or_raise)
+        except CoatcheckError as error:
+            if not accepted or not is_ours_to_answer(error):
+                raise
+            await refuse(scope, send, error)
 
 
 async def _let_pass(error: CoatcheckError) -> Response:
@@ -134,6 +146,13 @@ async def _let_pass(error: CoatcheckError) -> Response:
         raise error
     _current().scope[_REFUSED] = error
     return Response("", error.status)  # which does not leave
+
+
+async def _let_out(_: Quart, exception: Exception) -> None:
+    """Let out what Quart asks no error handler about, and would make a 500 of: an error in `after_request`."""
+    if isinstance(exception, CoatcheckError) and is_ours_to_answer(exception):
+        await _let_pass(exception)  # in debug mode Quart makes a page of what is raised here, too
+        raise exception
 
 
 def _current() -> Any:

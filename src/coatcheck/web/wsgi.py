@@ -23,6 +23,7 @@ from coatcheck.run import run
 from coatcheck.web.answer import SERVER_ERROR, PlainHTTP, answer, is_ours_to_answer
 from coatcheck.web.background import Background
 from coatcheck.web.exempt import exempt_paths
+from coatcheck.web.stream import Stream
 
 Environ = dict[str, Any]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -51,6 +52,8 @@ class CoatcheckWSGI:
 
     An error of coatcheck's that the application lets pass becomes its answer: 401, 403, 409 or 503, in JSON.
 
+    A response in several parts is cut between two of them once what it came with has ended: see `coatcheck.web.stream`.
+
     Args:
         app: the application.
         coatcheck: opened at the first request of a process, in a thread of its own.
@@ -65,11 +68,11 @@ class CoatcheckWSGI:
         self.coatcheck = coatcheck
         self.csrf_exempt = exempt_paths(csrf_exempt)
         self.background = Background(coatcheck)
-        self._plain_http = PlainHTTP()
+        self.plain_http = PlainHTTP()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        response = _Response(environ, start_response, self._plain_http)
+        response = _Response(environ, start_response, self)
         try:
             response.exchange = self.begin(environ)
             return response.of(self.app(environ, response.start_response))
@@ -109,18 +112,20 @@ class _Response:
     """
 
     __slots__ = (
-        "_body", "_chunks", "_environ", "_failed", "_head", "_plain_http", "_server", "_started", "_write", "exchange",
+        "_body", "_chunks", "_environ", "_failed", "_head", "_middleware", "_server", "_started", "_stream", "_write",
+        "exchange",
     )  # fmt: skip
 
     exchange: Exchange  # not that of the environ, which an application within the application may have replaced
 
-    def __init__(self, environ: Environ, server: StartResponse, plain_http: PlainHTTP) -> None:
+    def __init__(self, environ: Environ, server: StartResponse, middleware: CoatcheckWSGI) -> None:
         self._environ = environ
         self._server = server
-        self._plain_http = plain_http
+        self._middleware = middleware
         self._head: tuple[str, list[tuple[str, str]]] | None = None
         self._started = self._failed = False
         self._write: Write | None = None  # the server's
+        self._stream: Stream | None = None
         self._body: object = None
         self._chunks: Iterator[bytes] = iter(())
 
@@ -133,6 +138,8 @@ class _Response:
 
     def write(self, data: bytes) -> None:
         """Be what `start_response` returns."""
+        if self._started:
+            self._judge()
         self._start()
         if self._write is not None:
             self._write(data)
@@ -166,6 +173,8 @@ class _Response:
                 while chunk == b"":  # nothing leaves before there is something
                     chunk = next(self._chunks, None)
                 self._start()
+            elif chunk is not None or self._stream is not None:  # not even its end leaves, once it is cut
+                self._judge()
             if chunk is None:
                 self._end()
         except CoatcheckError as error:
@@ -194,12 +203,20 @@ class _Response:
         self._started = True
         self._write = self._server(status, headers)
 
+    def _judge(self) -> None:
+        """Cut a response that has begun if what it was let in by has ended; what says that it failed is let be."""
+        if self._failed:
+            return
+        if self._stream is None:
+            self._stream = Stream(self.exchange, self._middleware.coatcheck)
+        run(self._stream.judge())
+
     def _dressed(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
         found = self.exchange
         if not self._failed:
             run(found.finish())
         dressed = found.dress([(_octets(name), _octets(value)) for name, value in headers])
-        self._plain_http.notice(found.head, dressed)
+        self._middleware.plain_http.notice(found.head, dressed)
         return native(dressed)
 
     def _end(self) -> None:

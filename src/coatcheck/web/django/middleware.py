@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from http.cookies import CookieError, Morsel
 from typing import Any, cast
@@ -22,6 +23,7 @@ from coatcheck.web import wsgi
 from coatcheck.web.answer import SERVER_ERROR, PlainHTTP, answer, is_ours_to_answer
 from coatcheck.web.django import project
 from coatcheck.web.django.store import SessionStore
+from coatcheck.web.stream import Stream
 
 # Django's test client keeps Secure cookies, whatever the scheme.
 _TEST_CLIENT = b"testserver"
@@ -114,13 +116,23 @@ class CoatcheckMiddleware(SessionMiddleware):
             except CoatcheckError as error:
                 return _answered(error)
             if response.streaming:
-                _save_at_the_end(response, found)
+                self._watch(response, found)
         lines = found.dress(())
         if lines:
             _add(lines, response)
             if found.head.value(b"host") not in (None, _TEST_CLIENT):
                 self._plain_http.notice(found.head, lines)
         return response
+
+    def _watch(self, response: StreamingHttpResponse, found: Exchange) -> None:
+        """Save what a stream changes, at its end, and cut it once what it was let in by has ended."""
+        if isinstance(response, FileResponse):
+            return  # a server may send the file by itself; nothing of ours runs then
+        content, stream = response.streaming_content, Stream(found, self.coatcheck)
+        if response.is_async:
+            response.streaming_content = _athen(content, found, stream)
+        else:
+            response.streaming_content = _then(cast("Any", content), found, stream)
 
     def _head(self, request: HttpRequest) -> RequestHead:
         meta, scope = request.META, getattr(request, "scope", None)
@@ -218,19 +230,18 @@ def _add(lines: Headers, response: HttpResponseBase) -> None:
             response.headers[name.decode("ascii").title()] = text
 
 
-def _save_at_the_end(response: StreamingHttpResponse, found: Exchange) -> None:
-    if isinstance(response, FileResponse):
-        return  # a server may send the file by itself; nothing of ours runs then
-    content = response.streaming_content
-    response.streaming_content = _athen(content, found) if response.is_async else _then(cast("Any", content), found)
-
-
-def _then(content: Iterable[bytes], found: Exchange) -> Iterator[bytes]:
-    yield from content
+def _then(content: Iterable[bytes], found: Exchange, stream: Stream) -> Iterator[bytes]:
+    for part in content:
+        run(stream.judge())
+        yield part
     run(found.finish())
 
 
-async def _athen(content: Any, found: Exchange) -> AsyncIterator[bytes]:
+async def _athen(content: Any, found: Exchange, stream: Stream) -> AsyncIterator[bytes]:
     async for part in content:
+        try:
+            await stream.judge()
+        except BrokenPipeError:
+            raise asyncio.CancelledError from None  # Django takes it for a client that has left, and cleans up
         yield part
     await found.finish()

@@ -37,33 +37,6 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-def store() -> CountingStore:
-    return CountingStore()
-
-
-@pytest.fixture
-def clock() -> SettableClock:
-    return SettableClock()
-
-
-@pytest.fixture
-def coat(store: CountingStore, clock: SettableClock) -> Coatcheck:
-    return Coatcheck(store, clock=clock)
-
-
-@pytest.fixture(params=["wsgi", "asgi"])
-def here(request: pytest.FixtureRequest, coat: Coatcheck) -> Iterator[Site]:
-    with site(request.param, coat) as served:
-        yield served
-
-
-@pytest.fixture
-def alone(coat: Coatcheck) -> Iterator[Site]:
-    with site("wsgi", coat) as served:
-        yield served
-
-
-@pytest.fixture
 def ann() -> Iterator[User]:
     yield User.objects.create_user(f"ann{next(_numbers)}", password=PASSWORD)
     connection.close()

@@ -19,43 +19,15 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 from django.views.debug import ExceptionReporter
 from django.views.decorators.csrf import csrf_exempt
-from django_site import MIDDLEWARE, Browser, Site, site
+from django_site import MIDDLEWARE, Browser, Site
 
-from coatcheck import Coatcheck, ConfigurationError, Cookie, InvalidValue, Policy
+from coatcheck import ConfigurationError, Cookie, InvalidValue, Policy
 from coatcheck.run import run
 from coatcheck.testing import SettableClock
 from coatcheck.web.django import SessionStore, exchange
 
 COOKIE = "__Host-session"
 ANONYMOUS = re.compile(r"__Host-session=1[\w-]{22}\.[\w-]{43}; Path=/; Secure; HttpOnly; SameSite=Lax")
-
-
-@pytest.fixture
-def store() -> CountingStore:
-    return CountingStore()
-
-
-@pytest.fixture
-def clock() -> SettableClock:
-    return SettableClock()
-
-
-@pytest.fixture
-def coat(store: CountingStore, clock: SettableClock) -> Coatcheck:
-    return Coatcheck(store, clock=clock)
-
-
-@pytest.fixture(params=["wsgi", "asgi"])
-def here(request: pytest.FixtureRequest, coat: Coatcheck) -> Iterator[Site]:
-    with site(request.param, coat) as served:
-        yield served
-
-
-@pytest.fixture
-def alone(coat: Coatcheck) -> Iterator[Site]:
-    """What does not depend on the protocol."""
-    with site("wsgi", coat) as served:
-        yield served
 
 
 def read(request: HttpRequest) -> object:
@@ -325,6 +297,38 @@ def test_what_a_streamed_body_changes_is_saved_at_its_end(here: Site) -> None:
     browser = here.show(stream=stream, a_stream=a_stream, read=read)
     assert browser("GET", "/stream").body == b"one two"
     assert browser("GET", "/read").json == {"before": 1, "streamed": 1}
+
+
+def test_f11_a_stream_is_cut_on_revocation(here: Site) -> None:
+    """Before its next part leaves, and without an end: nobody takes a part for the whole."""
+    went_on = list[str]()
+
+    def stream(request: HttpRequest) -> object:
+        def body() -> Iterator[bytes]:
+            yield b"one "
+            run(here.coat.sessions.revoke_all("ann"))
+            yield b"two"
+            went_on.append("two")
+
+        return StreamingHttpResponse(body())
+
+    async def a_stream(request: HttpRequest) -> object:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"one "
+            await here.coat.sessions.revoke_all("ann")
+            yield b"two"
+            went_on.append("two")
+
+        return StreamingHttpResponse(body())
+
+    browser = here.show(stream=stream, a_stream=a_stream)
+    nobodys = browser("GET", "/stream")
+    assert (nobodys.body, nobodys.whole) == (b"one two", True)
+    cookie = run(here.coat.sessions.create("ann")).cookie
+    assert cookie is not None
+    browser.jar[COOKIE] = cookie.values[0]
+    cut = browser("GET", "/stream")
+    assert (cut.body, cut.whole, went_on) == (b"one ", False, ["two"])
 
 
 def test_an_untouched_session_is_neither_written_nor_varied_on(here: Site, store: CountingStore) -> None:
