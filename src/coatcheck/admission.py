@@ -8,8 +8,9 @@ A sign-in is admitted before anybody is given the cookie:
     end the oldest, or withdraw and refuse
     write the roll  by compare-and-swap: whoever loses reads and lists again
 
-So of two sign-ins the later one finds the earlier one on the roll. A sign-in that is cancelled takes its record back,
-for it would keep a place for nobody. Who is killed in between leaves at worst a session that nobody has the cookie of.
+So of two sign-ins the later one finds the earlier one on the roll. A sign-in that was not admitted, or was cancelled,
+takes its record back, for it would keep a place for nobody. Who is killed in between, or finds no store to take it back
+from, leaves a session that nobody has the cookie of: it keeps its place until it expires or somebody ends it.
 """
 
 from __future__ import annotations
@@ -63,6 +64,13 @@ class Admission:
             raise
 
     async def _find_place(self, new: Record) -> None:
+        try:
+            await self._enrol(new)
+        except (TooManySessions, StoreUnavailable):
+            await self._withdraw(new)
+            raise
+
+    async def _enrol(self, new: Record) -> None:
         if self._most is None or new.subject is None:
             return
         for _ in range(MAX_ATTEMPTS):
@@ -70,7 +78,6 @@ class Admission:
             others = await self._others(new, roll)
             too_many = others[: max(0, len(others) + 1 - self._most)]
             if too_many and self._when_full == "refuse":
-                await self._store.delete(new.id)
                 raise TooManySessions(f"the subject has {self._most} sessions already")
             for record in too_many:
                 await self._ending.one(record.id, "too many sessions")
@@ -83,7 +90,7 @@ class Admission:
         try:
             await self._store.delete(new.id)
         except StoreUnavailable:
-            _log.warning("the session %s of a sign-in that was cancelled is still stored", new.id)
+            _log.warning("the session %s of a sign-in that was not admitted is still stored", new.id)
 
     async def _others(self, new: Record, roll: Record | None) -> builtins.list[Record]:
         """Return the subject's other sessions that count, the oldest sign-in first."""

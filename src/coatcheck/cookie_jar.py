@@ -98,8 +98,16 @@ class CookieJar:
         self.send(cookie, value, max_age=max_age)
 
     def delete(self, cookie: Cookie) -> None:
-        """Take a cookie back."""
-        self._sent[cookie.name] = _Sent(cookie.deletion(now=self._clock()), None)
+        """Take a cookie back, whether or not the browser has it.
+
+        Args:
+            cookie: of the name, path and domain with which it was set.
+
+        Raises:
+            ConfigurationError: the name is one of coatcheck's own.
+        """
+        self._require_own(cookie)
+        self._delete(cookie)
 
     # -- everybody's -------------------------------------------------------------------------------------------
 
@@ -125,10 +133,10 @@ class CookieJar:
         self.confidential |= isinstance(cookie, ProtectedCookie)
 
     def take_back(self, *cookies: Cookie) -> None:
-        """Take back those cookies that the browser has, as far as the request and this response tell."""
+        """Take back those cookies, our own too, that the browser has, as far as the request and this response tell."""
         for cookie in cookies:
             if cookie.name in self._sent or self._is_received(cookie.name.encode("ascii")):
-                self.delete(cookie)
+                self._delete(cookie)
 
     def sizes(self) -> dict[str, int]:
         """Return the names that the browser has once this response is there, each with the octets that it will send."""
@@ -164,6 +172,9 @@ class CookieJar:
         return kept + [(b"set-cookie", sent.line) for sent in self._sent.values()]
 
     # -- inside ------------------------------------------------------------------------------------------------
+
+    def _delete(self, cookie: Cookie) -> None:
+        self._sent[cookie.name] = _Sent(cookie.deletion(now=self._clock()), None)
 
     def _text(self, cookie: Cookie, raw: bytes) -> str:
         if isinstance(cookie, ProtectedCookie):

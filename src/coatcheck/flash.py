@@ -90,7 +90,7 @@ class Flashes:
         for kind, waiting in self._waiting():
             if waiting is not None and waiting.subject in (None, subject):
                 found.append((waiting.at, waiting.place, waiting.flash))
-                self._jar.delete(kind)
+                self._jar.take_back(kind)
         taken = [flash for _, _, flash in sorted(found, key=lambda each: each[:2])]
         taken += self._added
         self._added = []
@@ -119,7 +119,7 @@ class Flashes:
         for kind, _ in waiting:
             if over <= 0:
                 return
-            self._jar.delete(kind)
+            self._jar.take_back(kind)
             over -= sizes[kind.name]
 
     def _waiting(self) -> list[tuple[SealedCookie, _Waiting | None]]:

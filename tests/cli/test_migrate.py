@@ -9,7 +9,8 @@ import os
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,10 +22,10 @@ from postgres_server import server
 from serving import NAME, PASSWORD, Served, Visitor
 from valkey_server import single_url
 
-from coatcheck import Coatcheck
+from coatcheck import Coatcheck, Session
 from coatcheck.cli import migrate, progress
 from coatcheck.cli.main import main
-from coatcheck.core import base64url
+from coatcheck.core import base64url, jws, status_list
 from coatcheck.errors import ConfigurationError, Conflict, StoreUnavailable
 from coatcheck.keyfile import KeyFile
 from coatcheck.server.accounts import Accounts
@@ -44,6 +45,7 @@ T = TypeVar("T")
 
 SECRET = "f4e1c07b-a9d2-4f0e-8b11-6c3d5a7e9020"
 ISSUER = "http://localhost:8000"
+STATUS_TTL, PATIENCE = timedelta(seconds=10), 30
 SESSION, ACCESS, REFRESH = "__Host-session", "__Host-access", "__Host-refresh"
 
 
@@ -275,6 +277,61 @@ def test_p1_revocations_move_with_the_sessions(shell: Shell, place: Places, kind
     assert in_store(target, heard)
 
 
+@pytest.mark.parametrize("kinds", [("sqlite", "redis"), ("redis", "postgres"), ("postgres", "sqlite")], ids="-".join)
+def test_p1_status_lists_move_too(shell: Shell, place: Places, tmp_path: Path, kinds: tuple[str, str]) -> None:
+    """A token from before the move is refused by the list that it names, whether its session ended before or after."""
+    homes = [shell.data, tmp_path / "another"]
+    urls = ["" if kind == "sqlite" else place(kind) for kind in kinds]
+
+    async def before() -> tuple[list[Session], list[int]]:
+        async with open_server(shell, urls[0], status_ttl=STATUS_TTL) as server:
+            desk = server.coat.sessions
+            made = [await desk.create(f"{number}") for number in range(5)]
+            indexes = [index(server, (await desk.issue(session)).access_token) for session in made]
+            await desk.revoke(made[1])
+            await desk.revoke_all("2")
+            await desk.rotate(made[3])
+            return made, indexes
+
+    async def after() -> None:
+        async with open_server(shell, urls[1], status_ttl=STATUS_TTL) as server:
+            assert await statuses(server, indexes) == [0, 1, 1, 1, 0]
+            assert index(server, (await server.coat.sessions.issue(made[0])).access_token) == indexes[0]
+            await server.coat.sessions.revoke(made[4])
+            async with asyncio.timeout(PATIENCE):
+                while await statuses(server, indexes) != [0, 1, 1, 1, 1]:  # noqa: ASYNC110 (there is no event)
+                    await asyncio.sleep(0.01)
+
+    made, indexes = asyncio.run(before())
+    if kinds[1] == "sqlite":
+        shell.data = homes[1]
+    shell.move(urls[0] or f"sqlite:///{homes[0]}/coatcheck.sqlite", urls[1] or f"sqlite:///{homes[1]}/coatcheck.sqlite")
+    assert shell.code == 0, shell.err
+    asyncio.run(after())
+
+
+def index(server: Server, token: str) -> int:
+    """Where a token says that its status stands, in the first list."""
+    status = json.loads(jws.verify(token, server.coat.keyring, typ="at+jwt"))["status"]["status_list"]
+    assert status["uri"] == f"{ISSUER}/status-lists/0"
+    return int(status["idx"])
+
+
+async def statuses(server: Server, indexes: list[int]) -> list[int]:
+    """What the first list says, as soon as there is one."""
+    lists = server.status_lists
+    assert lists is not None
+    async with asyncio.timeout(PATIENCE):
+        token = None
+        while token is None:
+            with suppress(StoreUnavailable):  # the feed was not heard yet
+                token = await lists.token(0)
+            await asyncio.sleep(0.01)
+    now = server.coat.clock() / 1000
+    found = status_list.verify(token, server.coat.keyring, uri=lists.uri(0), now=now, leeway=0).statuses
+    return [found.status(index) for index in indexes]
+
+
 def test_a_damaged_session_is_named_and_the_exit_code_tells(shell: Shell, at_home: list[str], place: Places) -> None:
     with sqlite3.connect(shell.data / "coatcheck.sqlite") as connection:
         damage = "UPDATE coatcheck_record SET body = substr(body, 2) WHERE id = ?"
@@ -370,9 +427,12 @@ def test_without_the_secret_no_keys_are_moved_and_nothing_is_begun(
 
 
 @asynccontextmanager
-async def open_server(shell: Shell, store: str = "") -> AsyncGenerator[Server]:
-    passwords = Passwords(memory=8, passes=1)
-    async with Server(Settings(data_dir=shell.data, store=store, secret=SECRET), passwords=passwords) as server:
+async def open_server(shell: Shell, store: str = "", **more: Any) -> AsyncGenerator[Server]:
+    settings, passwords = (
+        Settings(data_dir=shell.data, store=store, secret=SECRET, **more),
+        Passwords(memory=8, passes=1),
+    )
+    async with Server(settings, passwords=passwords) as server:
         yield server
 
 

@@ -45,6 +45,10 @@ class World:
         """Ids of the living sessions, the newest first."""
         return [session.id for session in run(self.coat.sessions.list("ann"))]
 
+    def stored(self) -> set[str]:
+        """Ids of what is stored of anybody."""
+        return {record.id for record in self.store._records.values() if record.subject is not None}
+
 
 def explored(new_world: Callable[[], World], scene: Callable[[World], tuple[list[Any], Any]]) -> int:
     def set_up() -> Race:
@@ -215,6 +219,33 @@ def test_p6_a_store_that_fails_in_between_admits_nobody() -> None:
     coat = Coatcheck(Failing(), policy=world.coat.policy)
     with pytest.raises(StoreUnavailable):
         run(coat.sessions.create("ann"))
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("at", ["load", "list", "publish", "replace", "create"])
+def test_s9_a_sign_in_that_is_broken_off_takes_no_place(at: str, done: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the store or the feed, whether or not it has done what it was asked for: nobody has its cookie."""
+    world = World(1)
+    if at != "create":  # of the roll
+        world.sign_in()
+    before = world.stored()
+    holder = world.coat.feed if at == "publish" else world.store
+    original = getattr(holder, at)
+
+    async def broken(*arguments: Any) -> Any:
+        is_sign_in = at == "create" and arguments[0].subject is not None
+        answer = await original(*arguments) if done or is_sign_in else None
+        if is_sign_in:
+            return answer
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(holder, at, broken)
+        with pytest.raises(StoreUnavailable):
+            world.sign_in()
+    assert world.stored() <= before
+    session = world.sign_in()
+    assert world.alive() == [session.id]
 
 
 @pytest.mark.parametrize("at", ["create", "load", "list", "replace"])

@@ -239,7 +239,7 @@ OURS = [
 
 @pytest.mark.parametrize("name", OURS)
 def test_no_kind_of_the_application_has_the_name_of_a_cookie_of_ours(world: World, name: str) -> None:
-    """A handler can neither hand out the session's secret nor put something in its place."""
+    """A handler can neither hand out the session's secret, nor put something in its place, nor take it away."""
     jar = world.jar(name.encode() + b"=secret")
     for kind in (Cookie(name), SignedCookie(name, max_age=timedelta(days=1))):
         with pytest.raises(ConfigurationError, match="coatcheck's own") as raised:
@@ -247,6 +247,8 @@ def test_no_kind_of_the_application_has_the_name_of_a_cookie_of_ours(world: Worl
         assert "secret" not in str(raised.value)
         with pytest.raises(ConfigurationError):
             jar.set(kind, "value")
+        with pytest.raises(ConfigurationError):
+            jar.delete(kind)
     assert not jar
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coatcheck.core.record import Device
-from coatcheck.errors import Conflict, InvalidValue, Revoked, SessionGone
+from coatcheck.errors import Conflict, InvalidValue, Revoked, SessionGone, StoreUnavailable
 from coatcheck.exchange import Exchange
 from coatcheck.request_head import RequestHead
 from coatcheck.server import proof as module
@@ -112,6 +112,25 @@ async def test_p1_a_sign_in_under_way_does_not_outlive_the_account_or_its_passwo
         await _prove_and_enter(server, exchange, deliver)
     assert await _live(server) == []
     assert all(b"Max-Age=0" in value for name, value in exchange.dress([]) if name == b"set-cookie")
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_p1_a_session_whose_proof_may_not_stand_is_not_handed_out_even_if_it_cannot_be_ended(
+    server: Server, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """The account cannot be looked up, and neither can its session be removed: nobody is given the cookie."""
+    exchange = await _signed_in(server) if again else await _exchange(server)
+    proof = await server.proof.prove(NAME, PASSWORD, address=ADDRESS)
+
+    async def away(*_: object, **__: object) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(server.accounts, "get", away)
+    monkeypatch.setattr(server.coat.store, "delete", away)
+    with pytest.raises(StoreUnavailable):
+        await server.proof.sign_in(exchange, proof)
+    assert [value for name, value in exchange.dress([]) if name == b"set-cookie"] == []
+    assert exchange.session.id is None
 
 
 async def test_p1_what_happens_after_a_sign_in_ends_it(server: Server) -> None:

@@ -3,6 +3,12 @@
 A position only ever grows and is given inside of the writing transaction, so positions appear in their order:
 who has seen one has seen all before it. Followers look for what is newer every few milliseconds, a read of a few
 microseconds; nothing is pushed, so nothing can be lost on the way.
+
+    coatcheck_revocation     the entries
+    coatcheck_publication    what time each of the last calls of `publish` has told, by whichever clock
+
+There is no server whose clock could say that an entry is of no use any more, and one that is far ahead would drop what
+everybody else still needs (P7). So the last calls must all agree that it is: the time is the earliest that they told.
 """
 
 from __future__ import annotations
@@ -24,7 +30,8 @@ from coatcheck.stores.group_commit import Weight
 from coatcheck.stores.sqlite_file import Migration, SQLiteFile
 
 _HEARTBEAT: Final = 0.5  # seconds
-_PRUNE_EVERY = 256
+_WITNESSES: Final = 128
+_PRUNE_EVERY: Final = 128
 
 _MIGRATIONS: Final[tuple[Migration, ...]] = (
     (
@@ -39,10 +46,18 @@ _MIGRATIONS: Final[tuple[Migration, ...]] = (
         ) STRICT
         """,
     ),
+    ("CREATE TABLE coatcheck_publication (number INTEGER PRIMARY KEY, told INTEGER NOT NULL) STRICT",),
 )
 _PUBLISH: Final = "INSERT INTO coatcheck_revocation (until, session_id, subject, before) VALUES (?, ?, ?, ?)"
 _FIELDS: Final = ("until", "session_id", "subject", "before")
-_PRUNE: Final = "DELETE FROM coatcheck_revocation WHERE until <= ?"
+_TELL: Final = "INSERT INTO coatcheck_publication (told) VALUES (?)"
+_FORGET: Final = """
+    DELETE FROM coatcheck_publication WHERE number <= (SELECT max(number) FROM coatcheck_publication) - ?
+"""
+_PRUNE: Final = """
+    DELETE FROM coatcheck_revocation
+    WHERE until <= (SELECT CASE WHEN count(*) >= ? THEN min(told) END FROM coatcheck_publication)
+"""
 _POSITION: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'coatcheck_revocation'"
 _SNAPSHOT: Final = """
     SELECT position, until, session_id, subject, before FROM coatcheck_revocation
@@ -91,14 +106,18 @@ class SQLiteFeed:
 
     async def publish(self, revoked: tuple[Revoked, ...], now: int) -> None:
         """Make revocations known to every follower, durably; see `Feed.publish`."""
+        if not revoked:
+            return
         rows = [(entry.until, entry.session_id, entry.subject, entry.before) for entry in revoked]
         pruning = self._published % _PRUNE_EVERY == 0
         self._published += 1
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(_PUBLISH, rows)
+            connection.execute(_TELL, (now,))
             if pruning:
-                connection.execute(_PRUNE, (now,))
+                connection.execute(_FORGET, (_WITNESSES,))
+                connection.execute(_PRUNE, (_WITNESSES,))
 
         await settle(self._file.write(work, Weight.FINAL))
 

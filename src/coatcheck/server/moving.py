@@ -3,7 +3,7 @@
     1   the source gets a name, and the target belongs to this run alone (`coatcheck.stores.moving_state`)
     2   accounts and the other documents, and the keys, if there is a server: nobody is signed out (P8)
     3   sessions, and then once more whether they are the same (`coatcheck.stores.moving`)
-    4   revocations that tokens could still need, where both ends have a feed
+    4   revocations that tokens could still need, where both ends have a feed, and these tokens' places in status lists
     5   the target is finished: from now on it may be used, and takes no second move
 
 A run that is killed before 5 is done again from the beginning, and finds what is there already. A run that is to copy
@@ -12,7 +12,7 @@ ahead, while the source is in use, ends after copying the sessions in 3.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,13 @@ from typing import Final
 from coatcheck.clock import Clock, system_clock
 from coatcheck.documents import Documents
 from coatcheck.errors import ConfigurationError, Conflict
+from coatcheck.server import status_lists
 from coatcheck.server.ends import End, opened, there
 from coatcheck.server.sealed_keys import KEYS
 from coatcheck.server.settings import prepare
 from coatcheck.store import Store
 from coatcheck.stores import moving_documents, moving_state
-from coatcheck.stores.moving import Moving, Step, Tally
+from coatcheck.stores.moving import Moving, Step, Tally, portions
 
 _BESIDES: Final = frozenset({*moving_state.OURS, KEYS})
 _AT_ONCE: Final = 500
@@ -149,9 +150,21 @@ class Move:
         now = self._clock()
         async with opened(old, new):
             revoked = (await old.snapshot(now)).revoked
-            for start in range(0, len(revoked), _AT_ONCE):
-                await new.publish(revoked[start : start + _AT_ONCE], now)
+            for some in portions(revoked, _AT_ONCE):
+                await new.publish(tuple(some), now)
+        await self._move_places([each.session_id for each in revoked if each.session_id is not None])
         return len(revoked)
+
+    async def _move_places(self, ended: Sequence[str]) -> None:
+        source, target = self._source.documents, self._target.documents
+        if not self._server or not await status_lists.any_given(source):
+            return
+        # Without its place, a token from before would be good in its list whatever ends, or has just ended.
+        for some in portions(ended, _AT_ONCE):
+            await self._hold.confirm()
+            await status_lists.copy_places(source, target, some, self._clock())
+        async for ids in self._moving.ids("copying places in status lists"):
+            await status_lists.copy_places(source, target, ids, self._clock())
 
 
 @asynccontextmanager

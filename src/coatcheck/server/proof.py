@@ -102,8 +102,10 @@ class Proving:
             await self._confirm(proof)
         except BaseException:
             # Whatever went wrong: a session whose proof may not stand is not handed out, even if it cannot be ended.
-            exchange.cookies.delete(self._coat.policy.cookie)
-            await exchange.sign_out()
+            try:
+                await exchange.sign_out()
+            finally:
+                exchange.session.become(None)
             raise
 
     async def grant(self, exchange: Exchange, proof: Proof, *, persistent: bool = False) -> Grant:

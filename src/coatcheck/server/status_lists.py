@@ -19,10 +19,10 @@ import hmac
 import logging
 import secrets
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from coatcheck import Coatcheck, Session
 from coatcheck.clock import monotonic_clock
@@ -32,6 +32,7 @@ from coatcheck.errors import SessionGone, StoreUnavailable
 from coatcheck.feed import Batch
 from coatcheck.server.document import pack, unpack, until_committed
 from coatcheck.server.feed_hub import NOWHERE, FeedHub
+from coatcheck.stores.moving import portions, together
 
 PATH: Final = "/status-lists/"
 ENTRIES: Final = 65_536  # of a list: one of 8 KiB fits into a token whatever it says
@@ -206,10 +207,8 @@ class StatusLists:
     async def _refuse(self, session_ids: Iterable[str]) -> set[str]:
         """Refuse the tokens of sessions, and return those that have no place."""
         missing: set[str] = set()
-        asked = list(session_ids)
-        for start in range(0, len(asked), MAX_KEYS):
-            some = asked[start : start + MAX_KEYS]
-            for session_id, stored in zip(some, await self._stored(some), strict=True):
+        for some in portions(list(session_ids), MAX_KEYS):
+            for session_id, stored in zip(some, await _stored(self._documents, some), strict=True):
                 if stored is None:
                     missing.add(session_id)
                     continue
@@ -217,5 +216,43 @@ class StatusLists:
                 self._lists.setdefault(place.number, _List()).refuse(place)
         return missing
 
-    async def _stored(self, session_ids: list[str]) -> list[Any]:
-        return await self._documents.get(*(_OF + each for each in session_ids))
+
+async def any_given(documents: Documents) -> bool:
+    """Say whether a server has ever given out a place.
+
+    Raises:
+        StoreUnavailable
+    """
+    return await documents.get(_NEXT) != [None]
+
+
+async def copy_places(source: Documents, target: Documents, session_ids: Sequence[str], now: int) -> None:
+    """Copy the places of some sessions' tokens to where another server will look for them.
+
+    They expire, so whoever goes through a server's documents does not come by them.
+
+    Args:
+        source: from where.
+        target: to where; both are open.
+        session_ids: whose places; also of sessions that have ended, for as long as the feed tells of that.
+        now: milliseconds since the epoch.
+
+    Raises:
+        StoreUnavailable
+    """
+    await together(_copy(source, target, some, now) for some in portions(session_ids, MAX_KEYS))
+
+
+async def _copy(source: Documents, target: Documents, session_ids: Sequence[str], now: int) -> None:
+    found = {
+        _OF + session_id: stored
+        for session_id, stored in zip(session_ids, await _stored(source, session_ids), strict=True)
+        if stored is not None
+    }
+    ends_at = max((unpack(stored, Place, "a place").until for stored in found.values()), default=0)
+    if ends_at > now:
+        await target.commit({}, found, expires_at=ends_at)
+
+
+async def _stored(documents: Documents, session_ids: Sequence[str]) -> list[bytes | None]:
+    return await documents.get(*(_OF + each for each in session_ids))

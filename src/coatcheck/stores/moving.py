@@ -127,6 +127,19 @@ class Moving:
         self.tally.removed += found.removed
         return found
 
+    async def ids(self, what: str) -> AsyncIterator[Sequence[str]]:
+        """Yield the ids of all that the source has, the damaged ones among them, some hundreds at a time.
+
+        Args:
+            what: is done with them, for whoever is told how far it has come.
+
+        Raises:
+            StoreUnavailable
+        """
+        async for page in self._pages(self._source, what):
+            await self._confirm()
+            yield [*(record.id for record in page.records), *page.damaged]
+
     async def _bring(self, record: Record) -> None:
         there = await self._target.load(record.id)
         if there == record:
