@@ -14,9 +14,9 @@ from coatcheck.core.credentials import SessionBox
 from coatcheck.core.keys import Keyring, Roles
 from coatcheck.core.record import Record
 from coatcheck.core.seal import NONCE_SIZE
-from coatcheck.core.sealed_record import BOX_KEYS, NOTE_KEYS, as_sealed, open_record, read_note, seal_record
+from coatcheck.core.sealed_record import BOX_KEYS, NOTE_KEYS, encode_record, open_record, read_note, seal_record
 
-# Bounds of what is remembered (P9): some 20 MiB at most, and much less with sessions of the usual size.
+# Bounds of what is remembered (P9): some 30 MiB at most, and much less with sessions of the usual size.
 _MOST_KEPT: Final = 4096
 _LONGEST_KEPT: Final = 2048  # characters
 
@@ -42,10 +42,10 @@ class Boxes:
         Raises:
             InvalidValue: it is larger than the cookies that a session may take.
         """
-        roles, record = self._keyring.roles, as_sealed(record)
+        roles, encoded = self._keyring.roles, encode_record(record)
         nonce = secrets.token_bytes(NONCE_SIZE)
-        box = seal_record(record, keys=self._keyring.derive(BOX_KEYS), name=self._name, nonce=nonce)
-        self._keep(box, roles, record)
+        box = seal_record(encoded, keys=self._keyring.derive(BOX_KEYS), name=self._name, nonce=nonce)
+        self._keep(box, roles, Record.decode(encoded))  # as every other process will read it
         return box
 
     def open(self, box: SessionBox) -> Record:

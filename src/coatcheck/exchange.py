@@ -92,6 +92,7 @@ class Exchange(BrowserSide):
     @property
     def access_token(self) -> str | None:
         """The access token that the request acts by, or None; whoever has its text acts so, too, until it expires."""
+        self._looked = True
         return self._token_text if self._token is not None else None
 
     @property
@@ -364,9 +365,10 @@ class Exchange(BrowserSide):
             return None
 
     async def _save(self, session: Session) -> None:
-        late = self._dressed and (session.record is None or isinstance(self._sessions, SealedSessions))
+        record = session.record
+        late = self._dressed and (record is None or isinstance(self._sessions, SealedSessions))
         try:
-            if session.record is not None and not late:
+            if record is not None and not late:
                 await self._sessions.save(session)
             elif isinstance(self._refusal, Superseded):
                 _log.info("edits dropped: the browser has been given another session cookie since")
@@ -376,8 +378,9 @@ class Exchange(BrowserSide):
                 made = await self._sessions.create(device=self.head.device, data=data)
                 session.become(made.record, made.cookie, saved=edits)
         except SessionGone as gone:
-            _log.info("edits of session %s dropped: %s", session.id, gone)
-            session.become(None)
+            _log.info("edits of session %s dropped: %s", record.id if record else None, gone)
+            if session.record is record:  # else its handler has signed in anew meanwhile
+                session.become(None)
 
     async def _touch(self, session: Session) -> None:
         try:

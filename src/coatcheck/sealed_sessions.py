@@ -185,8 +185,9 @@ class SealedSessions:
     async def touch(self, session: Session) -> None:
         """Write a note that the session was used, if that is due; its box, and so its data, stay as they are."""
         if self.touch_is_due(session):
-            seen = require_record(session).seen(self.clock())
-            session.used(seen, write_note(seen, key=self.keyring.derive(NOTE_KEYS)[0], name=self._name))
+            record = require_record(session)
+            seen = record.seen(self.clock())
+            session.used(record, seen, write_note(seen, key=self.keyring.derive(NOTE_KEYS)[0], name=self._name))
 
     def touch_is_due(self, session: Session) -> bool:
         """Say whether a session lives, and was last noted as used so long ago that it should be again."""

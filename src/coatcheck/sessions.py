@@ -168,8 +168,14 @@ class Sessions:
             InvalidValue: the data would be larger than the policy allows.
         """
         record, changes = require_record(session), session.pending()
+
+        def edit(data: Mapping[str, bytes]) -> dict[str, bytes]:
+            nonlocal changes
+            changes = session.pending()  # anew each time: of what was said before, another task may have saved more
+            return changes.apply(data)
+
         if changes:
-            session.become(await self._edit(record, changes.apply, at_version), saved=changes)
+            session.saved(record, await self._edit(record, edit, at_version), changes)
 
     async def update(self, session_id: str, function: Callable[[dict[str, Any]], None]) -> Session:
         """Change a session's data by an exact read-modify-write: for counters, and whatever depends on its value.
@@ -187,18 +193,16 @@ class Sessions:
 
     async def touch(self, session: Session) -> None:
         """Write down that the session was used, if that is due: the idle timeout starts anew."""
-        if self.touch_is_due(session):
-            seen = require_record(session).seen(self.clock())
+        record = session.record
+        if record is not None and self.touch_is_due(session):
+            seen = record.seen(self.clock())
             await self.store.touch(seen.id, seen.seen_at, seen.expires_at)
-            session.used(seen)
+            session.used(record, seen)
 
     def touch_is_due(self, session: Session) -> bool:
         """Say whether a session lives, and was last written down as used so long ago that it should be again."""
         record = session.record
-        if record is None:
-            return False
-        now = self.clock()
-        return now - record.seen_at >= self._touch_every and record.alive(now)
+        return record is not None and (now := self.clock()) - record.seen_at >= self._touch_every and record.alive(now)
 
     @to_the_end
     async def rotate(
@@ -273,8 +277,7 @@ class Sessions:
             Expired, Revoked: its session has ended.
             Reused: it was spent before; its session has now ended.
         """
-        token = RefreshToken.parse(text, self.keyring.derive("refresh"))
-        grace = milliseconds(self.policy.refresh_grace)
+        token, grace = RefreshToken.parse(text, self.keyring.derive("refresh")), milliseconds(self.policy.refresh_grace)
         for _ in range(MAX_ATTEMPTS):
             record, now = require_record(await self.find(token.sid)), self.clock()
             verdict = rotation.judge(token.generation, record.generation, record.refreshed_at, now, grace)
@@ -346,9 +349,8 @@ class Sessions:
             now = self.clock()
             if not record.alive(now):
                 raise SessionGone("the session ended while the request ran")
-            data = edit(record.data)
-            require_size(data, self.policy.max_data)
-            edited = record.edited(data, now)
+            edited = record.edited(edit(record.data), now)
+            require_size(edited.data, self.policy.max_data)
             if await self.store.replace(edited):
                 return edited
             record = await self._living(record.id, record.subject)

@@ -95,9 +95,7 @@ class ExchangeStanding:
             self._require_word()
             self._require_living(record, record)
         else:
-            found = await self._followed(self._sessions, record)
-            if self._exchange.session.record is record:  # its handler has not signed in or out meanwhile
-                self._exchange.session.used(found)
+            self._exchange.session.used(record, await self._followed(self._sessions, record))
 
     def _record(self) -> Record | None:
         """Return the record that the connection acts by; of an anonymous visit there is nothing to revoke."""

@@ -227,6 +227,17 @@ class TestSession:
         cart.append(3)
         assert unpack(session.pending().written["cart"]) == [1, 2, 3]
 
+    def test_a_value_that_was_replaced_or_removed_counts_no_more(self) -> None:
+        """Whoever still holds the list, and appends to it, changes nothing."""
+        session = self.session(cart=[1], old=[1])
+        carts = [session["cart"], session["old"]]
+        session["cart"] = 0
+        del session["old"]
+        for cart in carts:
+            cart.append(2)
+        assert dict(session) == {"cart": 0}
+        assert session.pending().apply({"cart": pack([1]), "old": pack([1])}) == {"cart": pack(0)}
+
     def test_a_value_only_read_never_overwrites_what_somebody_else_wrote(self) -> None:
         """After a save that merged another's write, a list read before it is not written back."""
         session = self.session(cart=[1])
@@ -280,6 +291,25 @@ def test_j22_subjects_that_cannot_be_one(subject: str) -> None:
     """Empty, long, unprintable, or called like the client: refused."""
     with pytest.raises(InvalidValue):
         require_subject(subject, "first-party")
+
+
+@given(st.integers(-MINUTE, 700 * MINUTE), st.integers(-MINUTE, 700 * MINUTE), st.integers(0, 40 * MINUTE))
+def test_an_edit_counts_as_use(seen: int, now: int, longer: int) -> None:
+    """Also by a clock that went back, and where somebody has moved the idle timeout further already."""
+    seen_at, data = NOW + seen, {"a": pack(1)}
+    before = record(seen_at=seen_at, expires_at=seen_at + longer, version=7)
+    assert before.edited(data, NOW + now) == msgspec.structs.replace(before.seen(NOW + now), data=data, version=8)
+
+
+def test_what_is_deleted_while_a_save_is_under_way_stays_deleted() -> None:
+    changes = Changes()
+    changes.write("mine", pack(1))
+    changes.delete("old")
+    saved = changes.copy()
+    changes.delete("older")
+    assert changes.since(saved).apply({"mine": pack(1), "older": pack(2)}) == {"mine": pack(1)}
+    changes.delete("mine")
+    assert changes.since(saved).apply({"mine": pack(1), "older": pack(2)}) == {}
 
 
 def test_what_is_cleared_while_a_save_is_under_way_stays_cleared() -> None:

@@ -273,6 +273,13 @@ def test_a_session_cookie_is_no_protected_kind() -> None:
         Policy(cookie=SealedCookie("__Host-session", max_age=timedelta(days=1)))
 
 
+def test_c9_only_what_the_browser_has_is_taken_back(world: World) -> None:
+    """A cookie whose name or value has the other's name in it is another one."""
+    jar = world.jar(b"theme2=x; my-theme=theme; a=theme=dark", b"cart=1")
+    jar.take_back(PLAIN, SIGNED, SEALED)
+    assert [line.partition(b"=")[0] for line in world.sent(jar)] == [b"cart"]
+
+
 def test_c18_looking_is_noticed_and_so_is_a_value_for_one_visitor(world: World) -> None:
     jar = world.jar()
     assert (jar.accessed, jar.confidential) == (False, False)

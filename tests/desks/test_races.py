@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -101,6 +102,86 @@ def test_p3_three_writers_of_different_keys_all_win() -> None:
         return [write_in_flight(world, key) for key in "abc"], check
 
     assert holds(scene) > 50
+
+
+@pytest.mark.parametrize("edit", ["write", "write and delete", "clear and write"])
+def test_p3_tasks_that_share_a_session_take_nothing_back_from_each_other(edit: str) -> None:
+    """Two tasks of one WebSocket save the edits of both; whoever is done last does not take the other's for deleted."""
+
+    async def task(world: World, session: Session, key: str) -> None:
+        if edit == "clear and write":
+            session.clear()
+        session[key] = key
+        if edit == "write and delete":
+            session.pop("old", None)
+        await world.racing.save(session)
+
+    def scene(world: World) -> tuple[list[Coroutine[Any, Any, Any]], Callable[[list[Outcome]], None]]:
+        world.session["old"] = "old"
+        run(world.sessions.save(world.session))
+        session = snapshot(world)
+
+        def check(outcomes: list[Outcome]) -> None:
+            assert outcomes == [None] * 2
+            here, stored = dict(session), dict(world.alive()[0])
+            run(world.sessions.save(session))
+            assert here == stored == dict(world.alive()[0])
+            assert stored.keys() & {"a", "b"} == {"a", "b"} or edit == "clear and write"  # then the later save wins
+
+        return [task(world, session, key) for key in "ab"], check
+
+    assert holds(scene) >= 2
+
+
+def test_p3_of_two_tasks_that_share_a_session_the_later_word_counts() -> None:
+    """Both save what was said last: whoever has to try again does not say once more what it said before."""
+
+    async def task(world: World, session: Session, value: int, said: list[int]) -> None:
+        await step()
+        session["count"] = value
+        said.append(value)
+        await world.racing.save(session)
+
+    def scene(world: World) -> tuple[list[Coroutine[Any, Any, Any]], Callable[[list[Outcome]], None]]:
+        session, said = snapshot(world), list[int]()
+
+        def check(outcomes: list[Outcome]) -> None:
+            assert outcomes == [None] * 3
+            run(world.sessions.save(session))
+            assert session["count"] == world.alive()[0]["count"] == said[-1]
+            assert world.alive()[0]["other"] == "other"
+
+        return [task(world, session, 1, said), task(world, session, 2, said), write_in_flight(world, "other")], check
+
+    assert holds(scene) >= 6
+
+
+@pytest.mark.parametrize("verb", ["save", "touch"])
+def test_p1_a_task_that_comes_back_late_does_not_sign_its_handler_in_again(verb: str) -> None:
+    """Two tasks of one handler: one signs out, or in anew, while the other saves; what it holds then is what counts."""
+    from coatcheck.exchange import Exchange
+    from coatcheck.request_head import RequestHead
+
+    async def late(world: World, exchange: Exchange) -> None:
+        exchange.session["late"] = 1
+        await (exchange.finish() if verb == "save" else world.racing.touch(exchange.session))
+
+    def scene(world: World, subject: str | None) -> tuple[list[Coroutine[Any, Any, Any]], Callable[..., None]]:
+        world.clock.advance(timedelta(minutes=2))  # so that a touch is due
+        exchange = Exchange(RequestHead("POST", "http", []), world.racing, world.coat.verifier)
+        exchange.session = snapshot(world)
+
+        def check(outcomes: list[Outcome]) -> None:
+            assert not isinstance(outcomes[1], Exception)
+            principal = exchange.principal
+            assert (principal.subject if principal else None) == subject
+            assert dict(exchange.session).keys() <= {"late"}
+
+        turn = exchange.sign_out() if subject is None else exchange.sign_in(subject)
+        return [late(world, exchange), turn], check
+
+    for subject in (None, "bob"):
+        assert holds(partial(scene, subject=subject)) >= 2
 
 
 def test_p3_counters_are_exact() -> None:

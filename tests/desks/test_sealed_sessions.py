@@ -15,7 +15,7 @@ import pytest
 from coatcheck import Coatcheck, Cookie, Keyring, Policy, Sealed, SealedSessions, Session, Sessions
 from coatcheck.clock import Clock, monotonic_clock
 from coatcheck.core.credentials import SessionBox, SessionCookie
-from coatcheck.core.record import pack
+from coatcheck.core.record import Device, pack
 from coatcheck.core.revocation import NEVER
 from coatcheck.core.revocation import Revoked as Revocation
 from coatcheck.core.sealed_record import NOTE_KEYS, write_note
@@ -223,6 +223,24 @@ class TestMakingAndOpening:
         await world.sessions.revoke_all("ann")
         assert await world.opened(box) == "Revoked"
 
+    async def test_what_was_sealed_here_is_known_again_as_other_processes_find_it(self) -> None:
+        """Whichever verb sealed it: or a session would depend on who answers."""
+        ring = Keyring.generate("HS256")
+        here, there = (World(OtherFeed(), ring) for _ in range(2))
+        session = await here.sessions.create("ann", persistent=True, device=Device("agent", "::1"), data={"a": pack(1)})
+        boxes = [box_of(session)]
+        session["b"] = ["umbrella"]
+        await here.sessions.save(session)
+        boxes.append(box_of(session))
+        await here.sessions.rotate(session, began_at=here.clock(), amr=("pwd",), scopes=("read",))
+        boxes.append(box_of(session))
+        await here.sessions.revoke_all("ann", keep=session)
+        boxes.append(box_of(session))
+        assert len(set(boxes)) == 4
+        for box in boxes:
+            assert box in here.sessions._boxes._kept
+            assert here.sessions._boxes.open(box) == there.sessions._boxes.open(box)
+
 
 class TestChanging:
     async def test_a_saved_session_is_in_its_new_box(self, world: World) -> None:
@@ -306,11 +324,18 @@ class TestEnding:
         assert (writer.cookie, reader.note) == (None, "")
         assert await world.opened(box_of(session)) == "Revoked"
 
-    async def test_p1_dead_is_final_to_the_last_moment_that_a_box_could_live(self, tmp_path: Path) -> None:
-        """After every restart; what is remembered of it is forgotten only when time itself has ended the box."""
+    @pytest.mark.parametrize("subject", ["ann", None])
+    async def test_p1_dead_is_final_to_the_last_moment_that_a_box_could_live(
+        self, tmp_path: Path, subject: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After every restart; what is remembered of it is forgotten only when time itself has ended the box.
+
+        So is a visit that nobody is signed in to: half a sign-in that it holds would be good again.
+        """
+        monkeypatch.setattr("coatcheck.feeds.sqlite._WITNESSES", 1)
         keyring, clock, policy = Keyring.generate("HS256"), SettableClock(), {"idle": None, "absolute": 3 * DAY}
         # It lives as long as can be: it was made by a clock that is as much ahead as is forgiven.
-        made = await World(OtherFeed(), keyring, SettableClock(clock() + 10_000), **policy).sessions.create("ann")
+        made = await World(OtherFeed(), keyring, SettableClock(clock() + 10_000), **policy).sessions.create(subject)
         assert made.record is not None
         async with World(SQLiteFeed(tmp_path / "f"), keyring, clock, **policy).coat as coat:
             await coat.sessions.revoke(await coat.sessions.load(box_of(made)))
@@ -604,6 +629,9 @@ class TestKeys:
         assert await world.opened(box_of(found)) == "ann"
         with pytest.raises(BadSignature):
             await world.sessions.load(before)
+        ring.adopt(Keyring(key, secret=os.urandom(32)))
+        with pytest.raises(BadSignature):  # that it was sealed here makes no difference
+            await world.sessions.load(box_of(found))
 
     async def test_p8_a_secret_that_is_known_before_it_seals_is_understood_by_all(self) -> None:
         """The page's two steps: processes of either step open each other's boxes."""

@@ -6,7 +6,8 @@ from typing import Any, cast
 import pytest
 from starlette.requests import Request
 
-from coatcheck import Coatcheck, ConfigurationError, InvalidValue, Key, KeyFile, MemoryStore, Policy
+from coatcheck import Coatcheck, ConfigurationError, InvalidValue, Key, KeyFile, MemoryStore, Policy, Sealed
+from coatcheck.core.record import pack
 from coatcheck.exchange import Exchange
 from coatcheck.request_head import RequestHead
 from coatcheck.run import run
@@ -34,6 +35,17 @@ def test_a_part_of_another_kind_is_refused_at_the_start(parts: dict[str, Any], w
     assert words in str(raised.value)
 
 
+def test_a_wrapper_that_hands_every_call_on_is_a_store() -> None:
+    """For isinstance() it is one on Python 3.11 only."""
+
+    class Wrapper:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(MemoryStore(), name)
+
+    wrapper: Any = Wrapper()
+    assert Coatcheck(wrapper).store is wrapper
+
+
 @pytest.mark.parametrize("values", WRONG_POLICIES)
 def test_a_policy_names_the_value_that_is_of_another_kind(values: dict[str, Any]) -> None:
     [name] = values
@@ -58,11 +70,35 @@ def test_nobody_signs_in_and_nobody_is_signed_out_as_what_is_no_subject(subject:
     assert visit.session.record is None
 
 
-def test_first_data_that_is_not_encoded_is_never_stored() -> None:
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"cart": ["umbrella"]}, "pack"),
+        ({b"cart": pack(1)}, "key"),
+        ({1: pack(1)}, "key"),
+        ({"\ud800": pack(1)}, "key"),
+    ],
+)
+def test_first_data_that_could_not_be_read_again_is_never_stored(data: Any, words: str) -> None:
     store = MemoryStore()
-    with pytest.raises(InvalidValue, match="pack"):
-        run(Coatcheck(store).sessions.create("ann", data=cast("dict[str, bytes]", {"cart": ["umbrella"]})))
+    with pytest.raises(InvalidValue, match=words):
+        run(Coatcheck(store).sessions.create("ann", data=data))
     assert run(store.list("ann")) == []
+
+
+@pytest.mark.parametrize("wrong", [{"persistent": "on"}, {"persistent": None}, {"began_at": 1.7e12}])
+@pytest.mark.parametrize("store", [MemoryStore(), Sealed()], ids=["stored", "sealed"])
+def test_no_session_is_made_that_another_process_could_not_read(store: Any, wrong: dict[str, Any]) -> None:
+    """This one would know it again as it was made here."""
+    coat = Coatcheck(store)
+    visit = run(Exchange.begin(RequestHead("POST", "https", []), coat.sessions, coat.verifier))
+    signed_in = run(Exchange.begin(RequestHead("POST", "https", []), coat.sessions, coat.verifier))
+    run(signed_in.sign_in("ann"))
+    for each in (visit, signed_in):
+        before = each.session.record
+        with pytest.raises(InvalidValue):
+            run(each.sign_in("ann", **wrong))
+        assert each.session.record is before
 
 
 def test_text_is_no_secret_and_the_error_says_so() -> None:

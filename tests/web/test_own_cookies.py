@@ -136,7 +136,8 @@ async def test_c18_an_answer_that_depends_on_a_cookie_of_the_application_says_so
     """A preference may be kept by a cache; a value for one visitor by nobody."""
     answer = await client("GET", "/read")
     assert (answer.header("vary"), answer.header("cache-control")) == ("Cookie, Authorization", None)
-    assert (await client("POST", "/write", body=b"theme=dark")).header("cache-control") is None
+    written = await client("POST", "/write", body=b"theme=dark")
+    assert (written.header("vary"), written.header("cache-control")) == ("Cookie, Authorization", None)
     for one in (b"cart=7", b"__Host-state=x"):
         assert (await client("POST", "/write", body=one)).header("cache-control") == "no-store"
     assert (await client("POST", "/write")).header("vary") is None

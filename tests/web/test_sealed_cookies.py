@@ -299,6 +299,22 @@ def test_without_an_event_loop_it_works_as_well() -> None:
     assert run(again.sign_out())
 
 
+def test_p1_a_note_of_a_session_that_has_ended_is_not_sent() -> None:
+    """A streamed answer's handler may sign out after the use was noted: what goes out takes the cookies back."""
+    clock = SettableClock()
+    coat = Coatcheck(Sealed(), clock=clock)
+    made = run(coat.sessions.create("ann"))
+    assert made.cookie is not None
+    head = RequestHead("POST", "https", [(b"cookie", f"{NAMES[0]}={made.cookie.values[0]}".encode())])
+    clock.advance(timedelta(minutes=1))
+    found = run(Exchange.begin(head, coat.sessions, coat.verifier))
+    run(found.finish())
+    assert found.session.note
+    assert run(found.sign_out())
+    [line] = [value for name, value in found.dress([]) if name == b"set-cookie"]
+    assert line.startswith(b"__Host-session=; Max-Age=0")
+
+
 async def test_of_two_writes_at_once_the_later_answer_leaves_a_session(world: World) -> None:
     """P3, P8: also where the earlier one has set a second cookie of which the later one does not know."""
     browser = world.browser()

@@ -79,6 +79,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         data: dict[str, bytes],
     ) -> Record:
         """Return the first record of a session whose sign-in began at `began_at`; durations are milliseconds."""
+        _require_kinds(began_at, persistent)
         ends_at = began_at + absolute
         return Record(
             id=cookie.id,
@@ -116,6 +117,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         self, began_at: int, absolute: int, *, amr: tuple[str, ...], scopes: tuple[str, ...], persistent: bool
     ) -> Record:
         """Return the record after its subject has proved again who they are: both timeouts start anew (S7)."""
+        _require_kinds(began_at, persistent)
         ends_at = began_at + absolute
         return msgspec.structs.replace(
             self,
@@ -323,7 +325,9 @@ class Changes:
         if self.written == saved.written and self.deleted == saved.deleted:  # nearly always
             return later
         later.written = {key: value for key, value in self.written.items() if saved.written.get(key) != value}
-        later.deleted = (self.deleted - saved.deleted) | (saved.written.keys() - self.written.keys())
+        later.deleted = self.deleted - saved.deleted
+        if self.cleared:  # anew, so what was saved goes; else what is here no longer was saved by another task as well
+            later.deleted |= saved.written.keys() - self.written.keys()
         return later
 
     def apply(self, data: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -377,8 +381,15 @@ def require_size(data: Mapping[str, bytes], most: int) -> None:
     """
     size = 0
     for key, value in data.items():
+        require_key(key)
         if type(value) is not bytes:
             raise InvalidValue("first data is encoded: {key: coatcheck.core.record.pack(value)}")
-        size += len(value) + (len(key) if key.isascii() else len(key.encode("utf-8", "surrogatepass")))
+        size += len(value) + (len(key) if key.isascii() else len(key.encode()))
     if size > most:
         raise InvalidValue(f"the session's data takes {size} bytes; the policy's max_data is {most}")
+
+
+def _require_kinds(began_at: object, persistent: object) -> None:
+    # For whoever does not check types: what is of another kind would be stored, and could never be read again.
+    if type(began_at) is not int or type(persistent) is not bool:
+        raise InvalidValue("began_at is in whole milliseconds, and persistent is True or False")

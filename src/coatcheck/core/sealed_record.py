@@ -37,35 +37,33 @@ _PURPOSE: Final = "session"
 _NOTE = re.compile(r"1\.([1-9][0-9]{0,15})\.([0-9A-Za-z_-]{43})")
 
 
-def seal_record(record: Record, *, keys: Sequence[bytes], name: str, nonce: bytes) -> SessionBox:
-    """Return the box that holds a session.
-
-    Args:
-        record: what stays of it is what `as_sealed` says.
-        keys: as `Keyring.derive(BOX_KEYS)` returns them.
-        name: of the session cookie.
-        nonce: 12 random bytes, new for every call.
+def encode_record(record: Record) -> bytes:
+    """Return what a box holds of a session: of its digest the line only, for who has the box has the session.
 
     Raises:
         InvalidValue: it is larger than the cookies that a session may take.
     """
-    encoded = as_sealed(record).encode()
+    if len(record.digest) > LINE_SIZE:
+        record = msgspec.structs.replace(record, digest=record.digest[:LINE_SIZE])
+    encoded = record.encode()
     if len(encoded) > MAX_RECORD:
         raise InvalidValue(
             f"the sealed session takes {len(encoded)} octets, and its {MAX_PARTS} cookies hold {MAX_RECORD}: "
             "keep less in it, or keep sessions in a store"
         )
-    return SessionBox(seal(encoded, keys=keys, purpose=_PURPOSE, name=name, nonce=nonce, limit=MAX_TEXT))
+    return encoded
 
 
-def as_sealed(record: Record) -> Record:
-    """Return a session as its box holds it.
+def seal_record(encoded: bytes, *, keys: Sequence[bytes], name: str, nonce: bytes) -> SessionBox:
+    """Return the box that holds a session.
 
-    Of its digest only the session's line stays, for who has the box has the session: there is no secret.
+    Args:
+        encoded: the session, as `encode_record` returns it.
+        keys: as `Keyring.derive(BOX_KEYS)` returns them.
+        name: of the session cookie.
+        nonce: 12 random bytes, new for every call.
     """
-    if len(record.digest) == LINE_SIZE:
-        return record
-    return msgspec.structs.replace(record, digest=record.digest[:LINE_SIZE])
+    return SessionBox(seal(encoded, keys=keys, purpose=_PURPOSE, name=name, nonce=nonce, limit=MAX_TEXT))
 
 
 def open_record(box: SessionBox, *, keys: Sequence[bytes], name: str) -> Record:

@@ -185,9 +185,17 @@ class Session(MutableMapping[str, Any]):
         """Return the edits that are not saved yet, as they are now: more may be made while these are being saved."""
         return self._edits().copy() if self.is_edited() else Changes()
 
-    def used(self, record: Record, note: str = "") -> None:
-        """Take over the times of a touch; edits that are pending stay so."""
-        self._record, self.note = record, note
+    def used(self, before: Record, record: Record, note: str = "") -> None:
+        """Take over the times of a touch, unless the session has gone on meanwhile; pending edits stay so."""
+        if self._record is before:
+            self._record, self.note = record, note
+
+    def saved(self, before: Record, record: Record, changes: Changes) -> None:
+        """Take over what a save has made of `before`, unless another task has signed out or gone further meanwhile."""
+        held = self._record
+        if held is not None:
+            goes_on = held is before or (held.id == record.id and held.version < record.version)
+            self.become(record if goes_on else held, saved=changes)
 
     def become(self, record: Record | None, cookie: Ticket | None = None, *, saved: Changes | None = None) -> None:
         """Take over a new stored form, after the session was saved, rotated, signed in or ended.

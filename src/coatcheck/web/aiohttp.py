@@ -188,10 +188,7 @@ class _Carried:
 class _Connection(OpenConnection):
     """A WebSocket or a stream."""
 
-    __slots__ = ("_request", "_response", "_task")
-
     def __init__(self, task: asyncio.Task[Any], request: web.Request, response: web.StreamResponse) -> None:
-        self.error = None
         self._task = task
         self._request = request
         self._response = response

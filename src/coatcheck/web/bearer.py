@@ -120,14 +120,9 @@ class BearerMiddleware:
 class _Connection(ASGIConnection):
     """The application's `send`: knows whether anything was sent."""
 
-    __slots__ = ("started", "token")
-
     middleware: BearerMiddleware
     token: str | None
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send, middleware: BearerMiddleware) -> None:
-        super().__init__(scope, receive, send, middleware)
-        self.started = False
+    started = False
 
     async def __call__(self, message: Message) -> None:
         self.started = True
