@@ -59,18 +59,17 @@ class Admission:
             if not await self._store.create(new):
                 raise Revoked("the subject was signed out everywhere while signing in")
             await self._find_place(new)
-        except asyncio.CancelledError:
+        except (TooManySessions, asyncio.CancelledError):
             await self._withdraw(new)
+            raise
+        except StoreUnavailable:
+            # Perhaps it was the answer alone that was lost. Without a limit nobody is kept out by what is left, and
+            # whoever signs in while the store is away is told so in the time of one call (P6).
+            if self._most is not None:
+                await self._withdraw(new)
             raise
 
     async def _find_place(self, new: Record) -> None:
-        try:
-            await self._enrol(new)
-        except (TooManySessions, StoreUnavailable):
-            await self._withdraw(new)
-            raise
-
-    async def _enrol(self, new: Record) -> None:
         if self._most is None or new.subject is None:
             return
         for _ in range(MAX_ATTEMPTS):

@@ -28,6 +28,7 @@ from coatcheck.cli.main import main
 from coatcheck.core import base64url, jws, status_list
 from coatcheck.errors import ConfigurationError, Conflict, StoreUnavailable
 from coatcheck.keyfile import KeyFile
+from coatcheck.server import status_lists
 from coatcheck.server.accounts import Accounts
 from coatcheck.server.passwords import Passwords
 from coatcheck.server.server import Server
@@ -291,6 +292,7 @@ def test_p1_status_lists_move_too(shell: Shell, place: Places, tmp_path: Path, k
             await desk.revoke(made[1])
             await desk.revoke_all("2")
             await desk.rotate(made[3])
+            await damage(server, await desk.create("whose place cannot be read"))
             return made, indexes
 
     async def after() -> None:
@@ -308,6 +310,12 @@ def test_p1_status_lists_move_too(shell: Shell, place: Places, tmp_path: Path, k
     shell.move(urls[0] or f"sqlite:///{homes[0]}/coatcheck.sqlite", urls[1] or f"sqlite:///{homes[1]}/coatcheck.sqlite")
     assert shell.code == 0, shell.err
     asyncio.run(after())
+
+
+async def damage(server: Server, session: Session) -> None:
+    """Put something into the place of a session's tokens that is none: a move goes on all the same."""
+    until = server.coat.clock() + 900_000
+    await server._documents.commit({}, {f"{status_lists._OF}{session.id}": b"\x01damaged"}, expires_at=until)
 
 
 def index(server: Server, token: str) -> int:

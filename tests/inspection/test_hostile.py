@@ -21,6 +21,15 @@ MEGABYTE = 1_000_000
 # Of processor time: each takes less than one; what grows with the square of the length takes minutes.
 BOUND_SECONDS = 20.0
 
+
+def _pem(label: str, octets: bytes) -> bytes:
+    return f"-----BEGIN {label}-----\n{base64.b64encode(octets).decode()}\n-----END {label}-----\n".encode()
+
+
+def _ssh_strings(*octets: bytes) -> bytes:
+    return b"".join(len(each).to_bytes(4, "big") + each for each in octets)
+
+
 LARGE: dict[str, bytes] = {
     "dots": b"." * MEGABYTE,
     "letters": b"a" * MEGABYTE,
@@ -114,6 +123,40 @@ def test_any_key_has_a_report(members: dict[str, Any]) -> None:
             assert keys_of(document)
         except ConfigurationError as error:
             assert "JWKS" in str(error)
+
+
+# Octets of keys that the readers below us fall over.
+UNREADABLE = {
+    "an SSH key with a compressed point": _pem(
+        "OPENSSH PRIVATE KEY",
+        b"openssh-key-v1\0" + _ssh_strings(b"none", b"none", b"") + b"\0\0\0\1"
+        + _ssh_strings(
+            _ssh_strings(b"ecdsa-sha2-nistp256", b"nistp256", b"\2" + bytes(32)),
+            bytes(8) + _ssh_strings(b"ecdsa-sha2-nistp256", b"nistp256", b"\2" + bytes(32), b"\1", b"") + b"\1\2\3",
+        ),
+    ),
+    "an Ed448 key as long as one of Ed25519": _pem(
+        "PRIVATE KEY", bytes.fromhex("302e020100300506032b657104220420") + bytes(32)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_key_that_no_reader_takes_has_a_report(name: str) -> None:
+    assert inspect(UNREADABLE[name], now=NOW).facts["key"] == "it cannot be read here"
+
+
+LONE = st.text(st.sampled_from("a=;.: \ud800\udfff\udc80"), max_size=12)
+BEGINNINGS = st.sampled_from(
+    ["", "Set-Cookie: a=b", "a=b; Path=/", "{", "s:", "e30.aaaaaa.", "-----BEGIN PUBLIC KEY-----"]
+)
+
+
+@given(BEGINNINGS, LONE, st.sampled_from(["", "." + "A" * 43, "." + "a" * 27]))
+def test_lone_surrogates_in_json_have_a_report(begin: str, lone: str, end: str) -> None:
+    """JSON may name what no octets are."""
+    text = json.dumps({"access_token": begin + lone + end}).encode()
+    assert inspect(text, now=NOW).kind
 
 
 NAMES = st.sampled_from(["sid", "", "__Host-a", "__secure-a", "__Http-a", "a b", "\u00e9", "x" * 4090])

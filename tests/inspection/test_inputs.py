@@ -375,6 +375,10 @@ hello; path=/""",
     # -- headers and URLs
     "Bearer": (f"Authorization: Bearer {at_jwt()}", "Authorization header", set()),
     "Basic": ("Basic " + base64.b64encode(b"ann:hunter2").decode(), "Authorization header", {"basic-auth"}),
+    "an API key as the name": (
+        "Authorization: Basic " + base64.b64encode(b"sk_hunter2:").decode(), "Authorization header", {"basic-auth"}),
+    "an API key as the name, and a password for form's sake": (
+        "Basic " + base64.b64encode(b"ghp_hunter2:x-oauth-basic").decode(), "Authorization header", {"basic-auth"}),
     "a token in a URL": (f"https://app.example/cb#access_token={at_jwt()}&token_type=Bearer", "URL", {"in-url"}),
     "jsessionid": ("https://shop.example/cart;jsessionid=0A1B2C3D4E5F?page=2", "URL", {"in-url"}),
     "a password in a URL": ("postgresql://ann:hunter2@db.example/app", "URL", {"url-password"}),
@@ -549,7 +553,8 @@ def test_s17_no_report_repeats_a_secret_or_a_signature(name: str) -> None:
 
 
 def test_a_report_can_do_nothing_to_a_terminal() -> None:
-    for text in ("a\x1b[2J=b; Path=/", by_hand('{"alg":"\\u001b[2J","typ":"a"}', "{}"), "x=\u202e; Path=/"):
+    key = json.dumps({"kty": "oct", "use": "\x1b[2J", "key_ops": ["a"]})
+    for text in ("a\x1b[2J=b; Path=/", by_hand('{"alg":"\\u001b[2J","typ":"a"}', "{}"), "x=\u202e; Path=/", key):
         assert all(letter.isprintable() for letter in _words(look(text)))
 
 

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 from rivals import STORES, NewStore
 
-from coatcheck import Coatcheck, Keyring, Policy, Session, TooManySessions
+from coatcheck import Coatcheck, Keyring, Policy, Session, StoreUnavailable, TooManySessions
 from coatcheck.core.policy import WhenFull
+from coatcheck.core.record import Record
 from coatcheck.feeds.local import LocalFeed
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("store", STORES)]
@@ -42,3 +43,21 @@ async def test_s9_of_twelve_at_once_three_are_let_in(new_store: NewStore) -> Non
     outcomes, alive = await sign_in_at_once(new_store, "refuse")
     assert sum(isinstance(outcome, TooManySessions) for outcome in outcomes) == 9, outcomes
     assert len(alive) == 3
+
+
+async def test_s9_a_sign_in_whose_answer_was_lost_takes_no_place(
+    new_store: NewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has done what it was asked for, and nobody has heard of it."""
+    store = new_store()
+    coat, create = Coatcheck(store, policy=Policy(max_sessions=1, when_full="refuse")), store.create
+
+    async def unheard(record: Record) -> bool:
+        await create(record)
+        raise StoreUnavailable("away")
+
+    async with coat:
+        monkeypatch.setattr(store, "create", unheard)
+        with pytest.raises(StoreUnavailable):
+            await coat.sessions.create("ann")
+        assert await store.list("ann") == []

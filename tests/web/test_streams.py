@@ -205,6 +205,24 @@ def test_p6_a_silent_feed_is_borne_as_the_policy_says(
     world.close()
 
 
+def test_p6_where_judging_fails_for_a_reason_of_its_own_it_is_cut_for_good(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As WebSockets are: a store that is not ours may raise anything."""
+
+    async def damaged(_: str) -> None:
+        raise RuntimeError("of the store's own")
+
+    session = world.sign_in()
+    body = world.open(world.presented(session))
+    run(world.coat.sessions.revoke(session))
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "load", damaged)
+        with pytest.raises(BrokenPipeError, match="unavailable"):
+            next(body)
+    is_cut(body, "unavailable")
+
+
 def test_signing_out_in_its_own_handler_does_not_cut_it(world: World) -> None:
     """It may have something to say still."""
 

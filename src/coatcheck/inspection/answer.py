@@ -18,7 +18,7 @@ def explain(text: str, looking: Looking) -> Report | None:
     if read is None:
         return None
     carried = [
-        (name, value)
+        (name, value.encode("utf-8", "replace").decode())  # JSON may hold lone surrogates, which no octets stand for
         for name, value in read.members.items()
         if isinstance(value, str) and role_of(name) == "credential" and name not in HARMLESS
     ][:_MOST]

@@ -24,6 +24,7 @@ _MOST_LOOKED_AT: Final = 200
 _COOKIE: Final = re.compile(r"cookie\s*:\s*", re.IGNORECASE)
 _PAIR: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+=[^;\s=][^;]*")
 _AUTHORIZATION: Final = re.compile(r"(?:(?:proxy-)?authorization\s*:\s*)?(bearer|basic|dpop)\s+(\S+)", re.IGNORECASE)
+_NO_PASSWORDS: Final = (b"", b"x", b"x-oauth-basic")  # beside an API key that stands in place of the name
 _DPOP: Final = re.compile(r"dpop\s*:\s*(\S+)", re.IGNORECASE)
 # curl -v marks the lines of requests and responses with > and <, and puts lines of its own between them.
 _FIELD: Final = re.compile(r"[<> ]{0,2}(:?[A-Za-z][A-Za-z0-9-]*)\s*:[ \t]*(.*)")
@@ -143,7 +144,9 @@ def _basic(credential: str) -> Report:
     octets = base64_octets(credential)
     name, colon, password = (octets or b"").partition(b":")
     facts = {"scheme": "basic", "name": shown(_text(name)) if colon else "it cannot be read"}
-    if colon:
+    if colon and name and password in _NO_PASSWORDS:
+        facts["name"] = f"{len(name)} octets, which may be the secret, for the password is none"
+    elif colon:
         facts["password"] = f"there is one, of {len(password)} octets" if password else "empty"
     return Report(
         kind="Authorization header",

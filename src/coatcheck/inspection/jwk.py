@@ -207,7 +207,7 @@ def _wrong_ops(ops: object, use: object, kind: str) -> list[str]:
     names = set(cast("list[str]", ops))
     allowed = {"sig": _SIGNING_OPS, "enc": _OTHER_OPS}.get(str(use), _SIGNING_OPS | _OTHER_OPS)
     words = listed(sorted(names))
-    found = [f"use or alg say {use}, and key_ops says {words}"] if names - allowed else []
+    found = [f"use or alg say {shown(str(use))}, and key_ops says {words}"] if names - allowed else []
     if kind == "public" and names and names <= {"sign", "decrypt", "unwrapKey"}:
         found.append(f"a public key cannot do what key_ops says: {words}")
     if len(names) != len(cast("list[str]", ops)):

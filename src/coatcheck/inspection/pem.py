@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -19,6 +19,9 @@ from coatcheck.inspection.words import shown
 
 _LABEL: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 _LEAST_BITS: Final = 2048
+
+# InternalError: what OpenSSL says of a key whose length is another algorithm's.
+_UNREADABLE: Final = (ValueError, NotImplementedError, UnsupportedAlgorithm, InternalError)
 
 Load = Callable[[bytes], Any]
 
@@ -69,7 +72,7 @@ def _judged(text: str, load: Load) -> tuple[dict[str, str], tuple[Finding, ...]]
         key = load(text.encode("utf-8", "surrogateescape"))
     except TypeError:
         return {"key": "it takes a password to read it"}, ()
-    except (ValueError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         return {"key": "it cannot be read here"}, ()
     if isinstance(key, rsa.RSAPublicKey):
         short = key.key_size < _LEAST_BITS

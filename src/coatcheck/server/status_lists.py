@@ -244,12 +244,13 @@ async def copy_places(source: Documents, target: Documents, session_ids: Sequenc
 
 
 async def _copy(source: Documents, target: Documents, session_ids: Sequence[str], now: int) -> None:
-    found = {
-        _OF + session_id: stored
-        for session_id, stored in zip(session_ids, await _stored(source, session_ids), strict=True)
-        if stored is not None
-    }
-    ends_at = max((unpack(stored, Place, "a place").until for stored in found.values()), default=0)
+    found: dict[str, bytes] = {}
+    ends_at = 0
+    for session_id, stored in zip(session_ids, await _stored(source, session_ids), strict=True):
+        if stored is not None:
+            with suppress(StoreUnavailable):  # one that was damaged is of no use there either
+                ends_at = max(ends_at, unpack(stored, Place, "a place").until)
+                found[_OF + session_id] = stored
     if ends_at > now:
         await target.commit({}, found, expires_at=ends_at)
 

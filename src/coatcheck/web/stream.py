@@ -11,7 +11,7 @@ import errno
 import logging
 
 from coatcheck.compose import Coatcheck
-from coatcheck.errors import CoatcheckError
+from coatcheck.errors import CoatcheckError, StoreUnavailable
 from coatcheck.exchange import Exchange
 from coatcheck.standing import AskInSilence, ExchangeStanding
 
@@ -50,6 +50,9 @@ class Stream:
             except CoatcheckError as error:
                 self._error = error
                 _log.info("an open connection is cut: %s", error)
+            except Exception:  # noqa: BLE001 - a store that is not ours may raise anything
+                self._error = StoreUnavailable("an open connection could not be judged")
+                _log.exception("an open connection is cut: %s", self._error)
         if self._error is not None:
             raise BrokenPipeError(errno.EPIPE, "this connection was cut: " + self._error.code)
 

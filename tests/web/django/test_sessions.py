@@ -331,6 +331,42 @@ def test_f11_a_stream_is_cut_on_revocation(here: Site) -> None:
     assert (cut.body, cut.whole, went_on) == (b"one ", False, ["two"])
 
 
+@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")
+def test_f11_a_stream_of_the_other_protocol_s_kind_is_cut_and_closed(here: Site) -> None:
+    """Django reads such a one to its end first. Whoever serves it is to take the cut for a client that has left."""
+    went_on = list[str]()
+
+    class Closed(StreamingHttpResponse):
+        def close(self) -> None:
+            went_on.append("closed")
+            super().close()
+
+    def a_stream(request: HttpRequest) -> object:
+        def body() -> Iterator[bytes]:
+            yield b"one "
+            run(here.coat.sessions.revoke_all("ann"))
+            yield b"two"
+            went_on.append("two")
+
+        return Closed(body())
+
+    def stream(request: HttpRequest) -> object:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"one "
+            await here.coat.sessions.revoke_all("ann")
+            yield b"two"
+            went_on.append("two")
+
+        return Closed(body())
+
+    browser = here.show(stream=stream, a_stream=a_stream)
+    cookie = run(here.coat.sessions.create("ann")).cookie
+    assert cookie is not None
+    browser.jar[COOKIE] = cookie.values[0]
+    cut = browser("GET", "/stream")
+    assert (cut.body, cut.whole, went_on) == (b"", False, ["closed"])
+
+
 def test_an_untouched_session_is_neither_written_nor_varied_on(here: Site, store: CountingStore) -> None:
     """C18: the answer may be cached for everybody."""
     browser = here.show(plain=lambda request: "ok", write=write, read=read)

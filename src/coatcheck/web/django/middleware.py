@@ -116,7 +116,7 @@ class CoatcheckMiddleware(SessionMiddleware):
             except CoatcheckError as error:
                 return _answered(error)
             if response.streaming:
-                self._watch(response, found)
+                self._watch(request, response, found)
         lines = found.dress(())
         if lines:
             _add(lines, response)
@@ -124,15 +124,15 @@ class CoatcheckMiddleware(SessionMiddleware):
                 self._plain_http.notice(found.head, lines)
         return response
 
-    def _watch(self, response: StreamingHttpResponse, found: Exchange) -> None:
+    def _watch(self, request: HttpRequest, response: StreamingHttpResponse, found: Exchange) -> None:
         """Save what a stream changes, at its end, and cut it once what it was let in by has ended."""
         if isinstance(response, FileResponse):
             return  # a server may send the file by itself; nothing of ours runs then
-        content, stream = response.streaming_content, Stream(found, self.coatcheck)
+        content, judge = response.streaming_content, _Judge(request, Stream(found, self.coatcheck))
         if response.is_async:
-            response.streaming_content = _athen(content, found, stream)
+            response.streaming_content = _athen(content, found, judge)
         else:
-            response.streaming_content = _then(cast("Any", content), found, stream)
+            response.streaming_content = _then(cast("Any", content), found, judge)
 
     def _head(self, request: HttpRequest) -> RequestHead:
         meta, scope = request.META, getattr(request, "scope", None)
@@ -230,18 +230,30 @@ def _add(lines: Headers, response: HttpResponseBase) -> None:
             response.headers[name.decode("ascii").title()] = text
 
 
-def _then(content: Iterable[bytes], found: Exchange, stream: Stream) -> Iterator[bytes]:
+class _Judge:
+    """Cuts a stream such that whoever serves it cleans up: an iterator of either kind comes under both protocols."""
+
+    def __init__(self, request: HttpRequest, stream: Stream) -> None:
+        # Under ASGI this is Django, which takes it for a client that has left.
+        self._cut = asyncio.CancelledError if hasattr(request, "scope") else BrokenPipeError
+        self._stream = stream
+
+    async def __call__(self) -> None:
+        try:
+            await self._stream.judge()
+        except BrokenPipeError as error:
+            raise self._cut(*error.args) from None
+
+
+def _then(content: Iterable[bytes], found: Exchange, judge: _Judge) -> Iterator[bytes]:
     for part in content:
-        run(stream.judge())
+        run(judge())
         yield part
     run(found.finish())
 
 
-async def _athen(content: Any, found: Exchange, stream: Stream) -> AsyncIterator[bytes]:
+async def _athen(content: Any, found: Exchange, judge: _Judge) -> AsyncIterator[bytes]:
     async for part in content:
-        try:
-            await stream.judge()
-        except BrokenPipeError:
-            raise asyncio.CancelledError from None  # Django takes it for a client that has left, and cleans up
+        await judge()
         yield part
     await found.finish()
