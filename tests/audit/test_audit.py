@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
-from bad_app import NAME, PASSWORD, BadApp
+from bad_app import NAME, PASSWORD, BadApp, Request
 from stage import Stage, stage
 
 from coatcheck.audit import NotLooked, SignIn, Target, audit, fetch
@@ -85,6 +85,38 @@ def test_sessions_that_nobody_can_sign_out_are_told_of(stage: Stage) -> None:
     stage.app = BadApp()
     report = audit(Target(stage.url, sign_in=SIGN_IN, protected_path="/me"))
     assert report.remarks == ("2 sessions were left behind, until the lifetime ends",)
+
+
+@pytest.mark.parametrize("faults", [(), ("repeats the address",), ("session for visitors",)])
+def test_s17_no_password_is_put_into_an_address_of_an_application_that_does_not_look_there(
+    stage: Stage, faults: tuple[str, ...]
+) -> None:
+    """It would be in its access log."""
+    asked: list[str] = []
+
+    class Logged(BadApp):
+        def form(self, request: Request) -> tuple[int, list[tuple[str, str]], str]:
+            asked.extend(request.query.values())
+            return super().form(request)
+
+    stage.app = Logged(*faults)
+    audit(target(stage))
+    assert NAME in asked
+    assert PASSWORD not in asked
+
+
+def test_without_a_protected_path_what_a_visitor_gets_as_well_is_no_sign_in(stage: Stage) -> None:
+    """Here the sign-in page is another one each time, and sets a cookie."""
+
+    class Restless(BadApp):
+        def form(self, request: Request) -> tuple[int, list[tuple[str, str]], str]:
+            status, headers, text = super().form(request)
+            return status, [*headers, *self.give(self.new_id(""))], f"{text} {len(self.sessions)}"
+
+    stage.app = Restless()
+    report = audit(Target(stage.url, sign_in=SIGN_IN, sign_out_path="/sign-out"))
+    assert "nobody is signed in by an address with a password in it" in report.good
+    assert report.findings == ()
 
 
 def test_only_the_host_that_was_named_is_spoken_to(stage: Stage) -> None:
@@ -219,6 +251,14 @@ def test_no_repr_shows_a_password_or_a_cookie(stage: Stage) -> None:
     answer = Answer(Origin("http", "a", 80), "POST", "/?q=secret", 200, (("set-cookie", "sid=secret"),), "secret")
     assert "sid" not in repr(answer)
     assert "secret" not in answer.to
+    parameters = Answer(Origin("http", "a", 80), "GET", "/me;jsessionid=secret?q=1", 200, (), "")
+    assert parameters.to == "GET /me"
+
+
+def test_s17_an_error_shows_no_secret_of_an_address() -> None:
+    client = Client(Origin("http", "localhost", 1))
+    with pytest.raises(NotLooked, match=r"did not answer GET /me: "):
+        client.ask("GET", "/me;jsessionid=secret?sid=secret", {})
 
 
 @pytest.mark.parametrize(

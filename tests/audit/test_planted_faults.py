@@ -22,6 +22,8 @@ BY_FORM: dict[tuple[str, ...], set[str]] = {
     ("a page about stack traces",): set(),
     ("taken back a page later",): set(),
     ("one session each",): set(),
+    ("one page for every path",): set(),
+    ("repeats the address",): set(),
     # the session cookie
     ("no Secure", "no prefix"): {"no-secure", "no-prefix"},
     ("no Secure",): {"cookie-prefix", "cookie-left-behind"},
@@ -50,6 +52,13 @@ BY_FORM: dict[tuple[str, ...], set[str]] = {
     ("sessions are tokens",): set(),
     ("sessions are tokens", "takes alg none"): {"unsigned-token"},
     ("half of the id counts",): {"changed-value"},
+    ("takes ids from its own parameter",): {"id-in-address"},
+    ("takes ids from ?sid=",): {"id-in-address"},
+    ("takes ids from ;jsessionid=", "one page for every path"): {"id-in-address"},
+    ("takes ids from ?sid=", "sessions are tokens", "repeats the address"): {"id-in-address"},
+    ("sign-in by GET",): {"sign-in-by-get"},
+    ("sign-in by GET", "shows the form again", "repeats the address"): {"sign-in-by-get", "no-prefix"},
+    ("sign-in by GET", "session for visitors"): {"sign-in-by-get", "session-for-visitors"},
     ("same id after sign-in",): {"fixation"},
     ("old id stays alive",): {"fixation"},
     ("adopts any id",): {"chosen-id"},
@@ -103,6 +112,11 @@ BY_JSON: dict[tuple[str, ...], set[str]] = {
     ("no defence against other sites", "any content type"): {"forged-sign-in", "forged-sign-out"},
     ("token alive after sign-out",): {"alive-after-sign-out"},
     ("token alive after sign-out", "token only"): {"alive-after-sign-out"},
+    ("takes tokens from ?access_token=",): {"token-in-address"},
+    ("takes tokens from ?access_token=", "token only"): {"token-in-address"},
+    ("takes tokens from ?access_token=", "repeats the address"): {"token-in-address"},
+    ("sign-in by GET",): {"sign-in-by-get"},
+    ("sign-in by GET", "token only"): {"sign-in-by-get"},
     ("token for months",): {"long-life"},
     ("token without end",): {"exp-missing"},
     ("alive after sign-out",): {"alive-after-sign-out"},
@@ -132,7 +146,9 @@ def test_a_fault_that_is_planted_in_an_api_is_found_and_nothing_else(stage: Stag
     assert ids_of(report) == BY_JSON[faults], report.findings
 
 
-@pytest.mark.parametrize("fault", ["", "knows Sec-Fetch-Site only", "sign-out by GET", "adopts any id"])
+@pytest.mark.parametrize(
+    "fault", ["", "knows Sec-Fetch-Site only", "sign-out by GET", "sign-in by GET", "adopts any id"]
+)
 def test_without_a_protected_path_cookies_tell_what_a_request_has_done(stage: Stage, fault: str) -> None:
     stage.app = app = BadApp(fault)
     sign_in = SignIn("/sign-in", name=NAME, password=PASSWORD)
@@ -161,6 +177,20 @@ def test_f1_f2_f6_it_is_said_which_request_of_another_site_was_taken(stage: Stag
     for id in ("forged-sign-in", "forged-sign-out"):
         said = {each.seen.rpartition("it came with ")[2] for each in report.findings if each.id == id}
         assert said == seen
+
+
+@pytest.mark.parametrize(
+    ("fault", "place"),
+    [
+        ("takes ids from its own parameter", "?__Host-sid="),
+        ("takes ids from ?sid=", "?sid="),
+        ("takes ids from ;jsessionid=", ";jsessionid="),
+    ],
+)
+def test_s17_it_is_said_where_in_the_address_an_id_was_taken(stage: Stage, fault: str, place: str) -> None:
+    (found,) = audited(stage, "form", fault).findings
+    assert (found.id, found.row, found.asvs) == ("id-in-address", "S17", "14.2.1")
+    assert found.seen == f"GET /me answered 200 to a session id in its address, as {place}"
 
 
 def test_c15_the_sum_of_all_cookies_is_reported_in_octets(stage: Stage) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import BrowserContext, Page, Request, ViewportSize, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Request, ViewportSize, expect
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Served
@@ -166,6 +166,27 @@ def test_a_number_behind_a_word_leads_to_its_test(served: Served, watched: Page)
     watched.get_by_role("link", name="Test 1", exact=True).click()
     expect(watched.locator("#proof-1")).to_be_in_viewport()
     expect(watched.locator("#proof-1")).to_contain_text("tests/desks/test_sessions.py::")
+
+
+def test_keyboard_gets_past_the_notes_of_the_table(fresh: Served, watched: Page) -> None:
+    """WCAG 2.4.1: one link skips the dozens in the table, from the page's beginning and from what was measured."""
+
+    def step(*keys: str) -> Locator:
+        for key in keys:
+            watched.keyboard.press(key)
+        return watched.locator(":focus")
+
+    watched.goto(f"{fresh.url}/compare")
+    step("Tab", "Enter")  # skips to the content
+    skip = "Skip the table and its notes"
+    assert watched.locator(".marks a").count() > 40
+    expect(step("Tab", "Tab")).to_have_text(skip)
+    expect(watched.get_by_role("link", name=skip)).to_be_in_viewport()
+    expect(step("Enter", "Tab")).to_have_text("Measure now")
+    watched.keyboard.press("Enter")
+    watched.wait_for_url("**/compare#table")
+    expect(step("Tab")).to_have_text(skip)
+    expect(step("Enter", "Tab")).to_have_text("Set the cookies")
 
 
 def look(page: Page, scheme: Literal["light", "dark"], size: str) -> None:

@@ -67,6 +67,8 @@ class BadApp:
                 break
         self.requests.append((scope["method"], scope["path"]))
         status, headers, text = self.answer(Request(scope, body), scope["method"], scope["path"])
+        if self.has("repeats the address") and text.startswith("<!doctype html>"):
+            text += f'<a href="{scope["path"]}?{scope["query_string"].decode("latin-1")}">here</a>'
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in (*headers, *self.guard(text))]
         await send({"type": "http.response.start", "status": status, "headers": raw})
         await send({"type": "http.response.body", "body": text.encode()})
@@ -89,7 +91,14 @@ class BadApp:
         }
         if self.has("sign-out by GET"):
             route["GET", "/sign-out"] = self.sign_out
+        if self.has("sign-in by GET") and "password" in request.query:
+            request.fields = request.query
+            route["GET", "/sign-in"] = self.sign_in
+        if self.has("takes ids from ;jsessionid="):
+            path = path.partition(";")[0]
         found = route.get((method, path))
+        if found is None and self.has("one page for every path"):
+            found = self.page
         return self.html("nothing here", status=404) if found is None else found(request)
 
     def page(self, request: Request) -> Reply:
@@ -255,7 +264,7 @@ class BadApp:
             self.counter += 7
             id = f"session-of-this-application-{self.counter:012}"
         elif self.has("short ids"):
-            id = secrets.token_hex(4)
+            id = "f" + secrets.token_hex(4)[1:]  # of digits alone, it would be another fault
         else:
             id = secrets.token_urlsafe(32)
         self.sessions[id] = name
@@ -271,6 +280,13 @@ class BadApp:
         return self.id_of(value) if is_good else None
 
     def session_value(self, request: Request) -> str | None:
+        for fault, value in (
+            ("takes ids from its own parameter", request.query.get(self.name)),
+            ("takes ids from ?sid=", request.query.get("sid")),
+            ("takes ids from ;jsessionid=", request.path.partition(";jsessionid=")[2]),
+        ):
+            if self.has(fault) and value:
+                return value
         wanted = self.name.encode()
         if self.has("loose names"):
             for name, value in request.cookies:
@@ -289,6 +305,8 @@ class BadApp:
 
     def name_of_token(self, request: Request) -> str | None:
         token = (request.header("authorization") or "").removeprefix("Bearer ")
+        if self.has("takes tokens from ?access_token="):
+            token = token or request.query.get("access_token", "")
         if token.count(".") != 2:
             return None
         if self.has("unsigned tokens") and token not in self.issued:
@@ -391,6 +409,7 @@ class Request:
 
     def __init__(self, scope: Scope, body: bytes) -> None:
         self.scheme: str = scope["scheme"]
+        self.path: str = scope["path"]
         self._headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         self.is_json = body.startswith(b"{")

@@ -6,6 +6,7 @@
     visit.py      the requests of a visitor
     browser.py    the steps of signing in and out, as a user or as another site has them made
     signing.py    what is tried with them
+    in_address.py what is tried with a secret in the address
     ..._looks.py  pure: evidence in, what is wrong out; inspected.py has `coatcheck inspect` look
     rules.py      the table of all rules: severity, row, ASVS id, the look, why, and fix
     report.py     the judgement of all of them

@@ -135,7 +135,7 @@ def referrer(evidence: Evidence) -> Seen:
 def id_in_address(evidence: Evidence) -> Seen:
     """Session ids and tokens in addresses, where logs and histories keep them (S17)."""
     secrets, found = evidence.secrets(), list[str]()
-    for answer in evidence.answers:
+    for answer in evidence.untold():
         addresses = [
             *answer.every("location"),
             *answer.every("link"),
@@ -155,7 +155,7 @@ def id_in_body(evidence: Evidence) -> Seen:
     cookies = [cookie for cookie in evidence.session_cookies() if len(cookie.value) >= 12]
     found = [
         f"{answer.to} has the value of {cookie.name} in its body"
-        for answer in evidence.answers
+        for answer in evidence.untold()
         for cookie in cookies
         if cookie.value in answer.body
     ]
@@ -167,7 +167,7 @@ def password_in_answer(evidence: Evidence) -> Seen:
     password = evidence.target.sign_in.password if evidence.target.sign_in is not None else ""
     if len(password) < 6:
         return None  # a short one occurs by chance
-    texts = ((each, [each.body, *(value for _, value in each.headers)]) for each in evidence.answers)
+    texts = ((each, [each.body, *(value for _, value in each.headers)]) for each in evidence.untold())
     return [
         f"{answer.to} has the password in its answer"
         for answer, parts in texts

@@ -38,7 +38,7 @@ class Browser:
 
     def sign_in(self, jar: Mapping[str, str], onward: str) -> SignedIn:
         """Sign in as a user does, asking to be sent on to `onward` afterwards."""
-        path = _with_query(self._sign_in.path, dict.fromkeys(_ONWARD, onward))
+        path = with_query(self._sign_in.path, dict.fromkeys(_ONWARD, onward))
         hidden: dict[str, str] = {}
         now_jar = dict(jar)
         if self._sign_in.body == "form":
@@ -48,13 +48,13 @@ class Browser:
             hidden = hidden_fields(page, self._sign_in.path)
         answer = self.post(path, {**hidden, **self._sign_in.fields}, now_jar, self.same_origin)
         answers, later = follow(self.client, self._evidence, answer, after(now_jar, answer, self._evidence.now))
-        return SignedIn((answer, *answers), now_jar, later, _token(answer))
+        return SignedIn((answer, *answers), now_jar, later, token_of(answer))
 
     def sign_in_as_told(self, by: Mapping[str, str]) -> SignedIn:
         """Sign in as another site's form would have it done: with no cookie and no token of ours."""
         kind = "text/plain" if self._sign_in.body == "json" else _KINDS["form"]  # what needs no preflight
         answer = self.post(self._sign_in.path, self._sign_in.fields, {}, {**by, "Content-Type": kind})
-        return SignedIn((answer,), {}, after({}, answer, self._evidence.now), _token(answer))
+        return SignedIn((answer,), {}, after({}, answer, self._evidence.now), token_of(answer))
 
     def sign_out(self, path: str, signed: SignedIn, bearer: Mapping[str, str]) -> tuple[Answer, ...]:
         """Sign out as a user does; `bearer` is the Authorization header, if there is one."""
@@ -77,7 +77,7 @@ class Browser:
 
     def onward_when_signed_in(self, signed: SignedIn) -> Answer:
         """Ask for the sign-in page again, and to be sent on to a stranger."""
-        return self.get(_with_query(self._sign_in.path, dict.fromkeys(_ONWARD, f"{STRANGER}/")), signed.jar)
+        return self.get(with_query(self._sign_in.path, dict.fromkeys(_ONWARD, f"{STRANGER}/")), signed.jar)
 
     def post(self, path: str, fields: Mapping[str, str], jar: Mapping[str, str], headers: Mapping[str, str]) -> Answer:
         """Send fields in the way that the application takes them."""
@@ -126,11 +126,12 @@ class _Forms(HTMLParser):
             self.forms[-1].has_password |= kind == "password"
 
 
-def _with_query(path: str, more: Mapping[str, str]) -> str:
-    return f"{path}{'&' if '?' in path else '?'}{urlencode(more)}"
+def with_query(path: str, more: Mapping[str, str]) -> str:
+    """Return a path with more in its query."""
+    return f"{path}{'&' if '?' in path else '?'}{urlencode(more, errors='surrogateescape')}"
 
 
-def _token(answer: Answer) -> str | None:
+def token_of(answer: Answer) -> str | None:
     """Return the access token of a sign-in's answer, as OAuth and everybody's APIs call it."""
     try:
         body: object = json.loads(answer.body)

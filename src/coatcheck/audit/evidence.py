@@ -79,6 +79,7 @@ class Evidence:
     page: Answer | None = None
     plain: Answer | None = None
     plain_is_shut: bool = False  # nothing answers without encryption
+    told: list[Answer] = field(default_factory=list[Answer])  # a secret in the address, which they may well repeat
     broken: list[Answer] = field(default_factory=list[Answer])  # to what no browser sends
     unauthorized: list[Answer] = field(default_factory=list[Answer])  # to nothing, then to a token that is none
     jwks: Answer | None = None
@@ -97,6 +98,10 @@ class Evidence:
     def tried(self, name: str, seen: str, *, worked: bool) -> None:
         """Write a trial down."""
         self.trials.setdefault(name, []).append(Trial(worked, seen))
+
+    def untold(self) -> list[Answer]:
+        """The answers that know no secret but from a cookie, a header or a body."""
+        return [answer for answer in self.answers if answer not in self.told]
 
     def cookies(self) -> Iterator[SentCookie]:
         """Every Set-Cookie line of every answer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import socket
 import ssl
 import threading
@@ -20,6 +21,8 @@ MAX_REQUESTS: Final = 120
 REQUEST_SECONDS: Final = 10.0
 TOTAL_SECONDS: Final = 180.0
 MAX_BODY: Final = 512 * 1024  # octets that are read; what comes after is not looked at
+
+_PARAMETERS: Final = re.compile("[?;]")
 
 
 class NotLooked(CoatcheckError):
@@ -43,8 +46,8 @@ class Answer:
 
     @property
     def to(self) -> str:
-        """What was asked, in words: method and path, without the query, which may hold what nobody should see."""
-        return f"{self.method} {self.path.partition('?')[0]}"
+        """What was asked, in words: without query and parameters, which may hold what nobody should see."""
+        return _words_for(self.method, self.path)
 
     @property
     def is_success(self) -> bool:
@@ -125,7 +128,7 @@ class Client:
             raise NotLooked(words) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = str(error) or type(error).__name__
-            raise NotLooked(f"{where} did not answer {method} {path.partition('?')[0]}: {reason}") from None
+            raise NotLooked(f"{where} did not answer {_words_for(method, path)}: {reason}") from None
         self.answers.append(answer)
         return answer
 
@@ -146,6 +149,10 @@ class Client:
         if origin.is_https:
             return http.client.HTTPSConnection(origin.host, origin.port, timeout=seconds, context=self._tls)
         return http.client.HTTPConnection(origin.host, origin.port, timeout=seconds)
+
+
+def _words_for(method: str, path: str) -> str:
+    return f"{method} {_PARAMETERS.split(path, maxsplit=1)[0]}"
 
 
 def _speak(connection: http.client.HTTPConnection, request: _Request) -> Answer:

@@ -16,7 +16,7 @@ from coatcheck.audit.visit import OWN_PAGE, destination, visit
 def audit(target: Target) -> Report:
     """Look at a running application, and say what is wrong with its cookies, headers and sign-in.
 
-    It sends at most 120 requests, as a rule 5 without a sign-in and 60 with one, one after the other, to the
+    It sends at most 120 requests, as a rule 5 without a sign-in and 70 with one, one after the other, to the
     one host of the target. It changes nothing but by signing in and out.
 
     Args:

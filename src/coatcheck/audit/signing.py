@@ -1,4 +1,4 @@
-"""The requests of somebody who signs in and out: some fifty, with two sign-ins, and six that ought to be refused.
+"""The requests of somebody who signs in and out: some sixty, with two sign-ins, and seven that ought to be refused.
 
 Every trial is a thing that ought not to work; what it means is in the table of rules. Sessions that are left over
 are signed out at the end.
@@ -24,6 +24,7 @@ from coatcheck.audit.evidence import (
     sent_cookies,
 )
 from coatcheck.audit.fetch import Answer, Client, NotLooked
+from coatcheck.audit.in_address import show_credentials, sign_in_by_get
 from coatcheck.audit.target import Origin, SignIn
 from coatcheck.audit.visit import STRANGER, UNSIGNED, destination
 from coatcheck.inspection.names import for_scripts
@@ -62,7 +63,7 @@ class Signing:
     def __init__(self, client: Client, evidence: Evidence, sign_in: SignIn) -> None:
         self._evidence = evidence
         self._target = evidence.target
-        self._path = sign_in.path
+        self._how = sign_in
         self._browser = Browser(client, evidence, sign_in)
         self._alive: list[SignedIn] = []
         # One that is open to everybody tells nothing of who is signed in.
@@ -79,12 +80,14 @@ class Signing:
         """
         try:
             first = self._first()
+            self._in_address(first)
             self._fixation(first)
             self._chosen_id(first)
             self._twice(first)
             self._look_alikes(first)
             self._open_to_strangers(first)
             self._spoilt(first)
+            self._by_get()
             self._forged_sign_ins()
             self._sign_outs()
         finally:
@@ -105,7 +108,7 @@ class Signing:
 
     def _no_sign_in(self, signed: SignedIn) -> NotLooked:
         more = "" if self._protected else "; --protected-path would make it certain"
-        return NotLooked(f"the sign-in did not work: {_posted(self._path)} answered {signed.status}{more}")
+        return NotLooked(f"the sign-in did not work: {_posted(self._how.path)} answered {signed.status}{more}")
 
     def _works(self, signed: SignedIn) -> bool:
         if self._protected is not None:
@@ -168,6 +171,11 @@ class Signing:
         return self._show(signed, jar).is_success
 
     # -- trials ------------------------------------------------------------------------------------------------
+
+    def _in_address(self, first: SignedIn) -> None:
+        """A session id (S17) or an access token (O16) in the address opens nothing."""
+        if self._protected is not None:
+            show_credentials(self._browser, self._evidence, first, self._protected)
 
     def _fixation(self, first: SignedIn) -> None:
         """The id that a visitor had before the sign-in opens nothing after it (S4)."""
@@ -253,6 +261,20 @@ class Signing:
             seen = f"{answer.to} answered {answer.status} to a credential {what}"
             self._evidence.tried(trial, seen, worked=answer.is_success)
 
+    def _by_get(self) -> None:
+        """A name and a password in the address sign nobody in (F4)."""
+        names = self._evidence.session_names
+        if not self._how.password or not (names or self._protected):
+            return
+        signed, worked = sign_in_by_get(self._browser, self._evidence, self._how), False
+        if signed is not None:
+            new = names.intersection(signed.jar).difference(signed.before)
+            worked = self._opens(signed) if self._protected is not None else bool(new)
+            if worked:
+                self._remember(signed)
+        seen = f"GET {self._how.path.partition('?')[0]} signs in by a name and a password in the address"
+        self._evidence.tried("sign-in by GET", seen, worked=worked)
+
     def _onward(self, answer: Answer, asked: str) -> None:
         to = destination(answer)
         leads = to is not None and to.hostname == urlsplit(STRANGER).hostname
@@ -270,7 +292,7 @@ class Signing:
                 worked = self._opens(signed)
             if worked:
                 self._remember(signed)
-            seen = f"{_posted(self._path)} signed in although it came with {what}"
+            seen = f"{_posted(self._how.path)} signed in although it came with {what}"
             if self._evidence.session_names:
                 self._evidence.tried("forged sign-in", seen, worked=worked)
 
