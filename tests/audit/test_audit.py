@@ -21,6 +21,7 @@ from coatcheck.audit.browser import hidden_fields
 from coatcheck.audit.cookie_looks import bits, is_data, readings
 from coatcheck.audit.fetch import Answer, Client
 from coatcheck.audit.target import Origin
+from coatcheck.audit.visit import destination
 from coatcheck.cli.main import main
 from coatcheck.errors import ConfigurationError
 
@@ -388,6 +389,36 @@ def page(text: str, path: str = "/sign-in") -> Answer:
 )
 def test_the_hidden_fields_are_those_of_the_form_that_is_sent(text: str, fields: dict[str, str]) -> None:
     assert hidden_fields(page(text), "/sign-in") == fields
+
+
+@pytest.mark.parametrize(
+    "junk",
+    ["<![x[", '<form action="http://[">', "<a/" * 100_000, "<a\n" * 100_000, '<input "' * 30_000, "<form '" * 30_000],
+    ids=["declaration", "address", "slashes", "lines", "inputs", "forms"],
+)
+def test_p9_a_page_that_is_made_to_be_slow_or_wrong_is_read_all_the_same(junk: str) -> None:
+    """Some of them took an hour, and some were an error that nobody caught."""
+    form = '<form action="/sign-in"><input type=hidden name=csrf value="a > b"><input type=password>'
+    assert hidden_fields(page(f"{form}{junk}"), "/sign-in") == {"csrf": "a > b"}
+
+
+@pytest.mark.parametrize(
+    ("location", "host"),
+    [
+        ("///stranger.example/x", "stranger.example"),
+        ("/\\/stranger.example", "stranger.example"),
+        ("https:////stranger.example", "stranger.example"),
+        ("//stranger.example", "stranger.example"),
+        ("/path//twice", None),
+        ("path//twice", None),
+    ],
+)
+def test_f12_slashes_lead_where_a_browser_goes(location: str, host: str | None) -> None:
+    """The URL Standard: many of them at the beginning are as good as two."""
+    answer = Answer(Origin("https", "app.example", 443), "GET", "/", 302, (("location", location),), "")
+    found = destination(answer)
+    assert found is not None
+    assert (found.hostname, Origin("https", "app.example", 443).has(found)) == (host, host is None)
 
 
 @pytest.mark.parametrize(

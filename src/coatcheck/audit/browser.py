@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from typing import Final, cast
@@ -18,6 +19,9 @@ _ONWARD: Final = (
     "next", "rd", "return", "return_to", "returnTo", "returnUrl", "redirect", "redirect_to", "redirect_url", "continue",
     "goto", "url", "to", "dest", "target", "came_from",
 )  # fmt: skip
+_TAG: Final = re.compile(
+    r"""<(?:form|input)\b(?:[^<>"']|"[^"]{0,65536}"|'[^']{0,65536}'){0,4096}>""", re.IGNORECASE | re.ASCII
+)
 _TOKENS: Final = ("access_token", "token", "accessToken", "jwt")
 _KINDS: Final = {"form": "application/x-www-form-urlencoded", "json": "application/json"}
 
@@ -90,15 +94,22 @@ class Browser:
 def hidden_fields(page: Answer, action: str) -> dict[str, str]:
     """Return the hidden fields of the form that is sent to `action`, or of the only one with a password."""
     reader = _Forms()
-    if page.is_html:
-        reader.feed(page.body)
-        reader.close()
+    # The tags that count, and no others: HTMLParser takes time by the square for what a hostile page could be made of.
+    for tag in _TAG.finditer(page.body if page.is_html else ""):
+        reader.feed(tag[0])
     wanted = urlsplit(action).path
     for form in reader.forms:
-        if urlsplit(urljoin(page.path, form.action)).path == wanted:
+        if _path_of(form.action, page) == wanted:
             return form.hidden
     with_password = [form for form in reader.forms if form.has_password]
     return with_password[0].hidden if len(with_password) == 1 else {}
+
+
+def _path_of(action: str, page: Answer) -> str | None:
+    try:
+        return urlsplit(urljoin(page.path, action)).path
+    except ValueError:  # such as "http://["
+        return None
 
 
 class _Form:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 import string
 from typing import Final
@@ -16,6 +17,7 @@ from coatcheck.audit.target import Origin, Target
 STRANGER: Final = "https://audit.invalid"  # a host that exists nowhere (RFC 6761, 6.4)
 REDIRECTS: Final = (301, 302, 303, 307, 308)
 MAX_REDIRECTS: Final = 4
+_SLASHES: Final = re.compile(r"^((?:https?:)?)/{2,}", re.IGNORECASE)
 _AS_THEY_ARE: Final = string.punctuation  # escapes are there already, and what is no ASCII gets one
 
 AGENT: Final = {"User-Agent": "coatcheck-audit", "Accept": "text/html,application/json;q=0.9,*/*;q=0.8"}
@@ -67,10 +69,10 @@ def destination(answer: Answer) -> SplitResult | None:
     location = answer.first("location")
     if answer.status not in REDIRECTS or location is None:
         return None
-    # The URL Standard: TAB, CR and LF are dropped, and a backslash is a slash.
+    # The URL Standard: TAB, CR and LF are dropped, a backslash is a slash, and many slashes are as good as two.
     text = "".join(each for each in location if each not in "\t\r\n").strip().replace("\\", "/")
     try:
-        return urlsplit(text)
+        return urlsplit(_SLASHES.sub(r"\1//", text))
     except ValueError:
         return None
 
@@ -82,9 +84,13 @@ def _onward(answer: Answer, evidence: Evidence) -> str | None:
     own = evidence.target.origin
     if not own.has(to):
         if to.hostname != urlsplit(STRANGER).hostname:
-            evidence.elsewhere.append(f"{answer.to} leads to {to.scheme or own.scheme}://{to.netloc}")
+            host = to.netloc.rpartition("@")[2]
+            evidence.elsewhere.append(f"{answer.to} leads to {to.scheme or own.scheme}://{host}")
         return None
-    joined = urlsplit(urljoin(answer.path, SplitResult("", "", to.path, to.query, "").geturl()))
+    try:
+        joined = urlsplit(urljoin(answer.path, SplitResult("", "", to.path, to.query, "").geturl()))
+    except ValueError:  # such as "/[", which is nowhere
+        return None
     path = joined.path if joined.path.startswith("/") else f"/{joined.path}"
     return quote(path + (f"?{joined.query}" if joined.query else ""), safe=_AS_THEY_ARE, encoding="latin-1")
 
