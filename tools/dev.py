@@ -71,8 +71,10 @@ CHECKS: tuple[tuple[str, ...], ...] = (
 
 # Packages younger than this are not taken into a lock: bad releases are mostly found out within days.
 COOL_DOWN = "7 days"
+# A lock is for this Python and all later ones, whichever of them makes it: what differs between them gets a marker.
+OLDEST_PYTHON = "3.11"
 LOCKS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("uv.txt", ("--group", "bootstrap", "--python-version", "3.11")),
+    ("uv.txt", ("--group", "bootstrap")),
     ("run.txt", ("pyproject.toml", "--extra", "server", "--extra", "redis", "--extra", "postgres")),
     (
         "dev.txt",
@@ -151,9 +153,10 @@ def lock(arguments: Sequence[str]) -> int:
     uv = find_uv()
     for name, sources in LOCKS:
         options = ("--output-file", f"requirements/{name}", "--exclude-newer", COOL_DOWN, *arguments)
-        hashes = ("--universal", "--generate-hashes", "--custom-compile-command", "make lock")
+        everywhere = ("--universal", "--python-version", OLDEST_PYTHON)
+        hashes = ("--generate-hashes", "--custom-compile-command", "make lock")
         no_hosts = ("--no-emit-index-url", "--no-emit-find-links")
-        compile_lock: Command = [uv, "pip", "compile", "--quiet", *sources, *hashes, *no_hosts, *options]
+        compile_lock: Command = [uv, "pip", "compile", "--quiet", *sources, *everywhere, *hashes, *no_hosts, *options]
         quietly(compile_lock, f"locking {name}")
         text = (REQUIREMENTS / name).read_text(encoding="utf-8")
         if "://" in text:

@@ -36,6 +36,7 @@ from coatcheck.verifier import Verifier
 
 _log = logging.getLogger("coatcheck")
 _SWEEP_EVERY_SECONDS = 60
+_STORE_NAMES = tuple(name for name in vars(Store) if not name.startswith("_"))
 _FORGETFUL = (
     "sealed sessions need a feed that remembers across restarts, and reaches every process, which of them were ended: "
     "SQLiteFeed, RedisFeed or PostgresFeed. A LocalFeed does neither; it will do for made-up keys in a single process"
@@ -74,7 +75,8 @@ class Coatcheck:
         clock: Clock = system_clock,
         on_event: OnEvent = log_event,
     ) -> None:
-        _require(store, (Store, Sealed), "store is a store: coatcheck.stores.store_from_url makes one of a URL")
+        if not _is_store(store):
+            _require(store, Sealed, "store is a store: coatcheck.stores.store_from_url makes one of a URL")
         _require(keyring, Keyring, "keyring is a Keyring: of a KeyFile it is what open() returns")
         _require(policy, Policy, "policy is a Policy")
         # Beside sealed sessions there is a store as well, and nothing in it.
@@ -210,7 +212,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _require(part: object, kind: type | tuple[type, ...], otherwise: str) -> None:
+def _is_store(part: object) -> bool:
+    # isinstance() will not do: from Python 3.12 on it passes over what a wrapper hands on by __getattr__.
+    return all(hasattr(part, name) for name in _STORE_NAMES)
+
+
+def _require(part: object, kind: type, otherwise: str) -> None:
     # For whoever does not check types: a KeyFile in the ring's place would be noticed at the first sign-in only.
     if part is not None and not isinstance(part, kind):
         raise ConfigurationError(otherwise)

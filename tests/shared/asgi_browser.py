@@ -77,11 +77,13 @@ async def request(
     }
 
     said = False
+    answered = asyncio.Event()
 
     async def receive() -> dict[str, Any]:
         nonlocal said
         if said:
-            await asyncio.Event().wait()  # the client stays, and says nothing more
+            await answered.wait()  # the client stays, and says nothing more
+            return {"type": "http.disconnect"}
         said = True
         return {"type": "http.request", "body": body, "more_body": False}
 
@@ -90,6 +92,8 @@ async def request(
             answer.status, answer.headers = message["status"], list(message["headers"])
         else:
             answer.body += message.get("body", b"")
+            if not message.get("more_body"):
+                answered.set()
 
     await app(scope, receive, send)
     return answer

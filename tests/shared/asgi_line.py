@@ -43,6 +43,8 @@ class Line:
     async def _send(self, message: Any) -> None:
         self.sent.append(message)
         self.changed.set()
+        if message["type"] == "websocket.close":
+            self.said.put_nowait({"type": "websocket.disconnect", "code": message.get("code", 1000)})
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):

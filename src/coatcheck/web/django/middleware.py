@@ -10,6 +10,7 @@ from typing import Any, cast
 import msgspec
 from django.conf import settings
 from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.exceptions import RequestAborted
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.cache import patch_vary_headers
 from django.views.debug import SafeExceptionReporterFilter, get_default_exception_reporter_filter
@@ -230,12 +231,15 @@ def _add(lines: Headers, response: HttpResponseBase) -> None:
             response.headers[name.decode("ascii").title()] = text
 
 
+class _Left(asyncio.CancelledError, RequestAborted):
+    """What Django takes for a client that has left: under ASGI in 5.2 it is the first of these, in 6.1 the second."""
+
+
 class _Judge:
     """Cuts a stream such that whoever serves it cleans up: an iterator of either kind comes under both protocols."""
 
     def __init__(self, request: HttpRequest, stream: Stream) -> None:
-        # Under ASGI this is Django, which takes it for a client that has left.
-        self._cut = asyncio.CancelledError if hasattr(request, "scope") else BrokenPipeError
+        self._cut = _Left if hasattr(request, "scope") else BrokenPipeError
         self._stream = stream
 
     async def __call__(self) -> None:
