@@ -7,20 +7,24 @@ against people who can write to the disk.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 from zlib import crc32
 
 from coatcheck.core import base64url
 from coatcheck.errors import Malformed, StoreUnavailable
 
-_ID_LENGTH = 22
-_SUM_SIZE = 4
+_ID_LENGTH: Final = 22
+_SUM_SIZE: Final = 4
 
 
 def id_octets(id: str) -> bytes | None:
     """Return the 16 octets of a session id, or None: what is no id names no record, nor ever a path."""
-    if len(id) != _ID_LENGTH:
-        return None
+    return _octets(id) if len(id) == _ID_LENGTH else None
+
+
+@lru_cache(maxsize=1024)  # a request that writes asks twice, and a page sends several requests
+def _octets(id: str) -> bytes | None:
     try:
         return base64url.decode(id)
     except Malformed:

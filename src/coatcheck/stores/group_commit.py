@@ -6,10 +6,9 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from enum import Enum
 from queue import Empty, SimpleQueue
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from coatcheck.errors import StoreUnavailable
 from coatcheck.stores.reserve import Reserve
@@ -69,13 +68,30 @@ _NOT_DURABLE: Final = (Weight.LIGHT, Weight.CLEANING)
 _ON_A_FULL_DISK: Final = (Weight.FINAL, Weight.CLEANING)
 
 
-class _Job:
-    __slots__ = ("future", "weight", "work")
+_PENDING: Final = object()
+
+
+class Job:
+    """A piece of work of one caller's.
+
+    Args:
+        work: what is to be done.
+        weight: how much it matters.
+    """
+
+    __slots__ = ("outcome", "weight", "work")
 
     def __init__(self, work: Work[Any], weight: Weight) -> None:
-        self.work = work
-        self.weight = weight
-        self.future: Future[Any] = Future()
+        self.work, self.weight = work, weight
+        self.outcome: Any = _PENDING
+        """What it returned, or the exception for which it was not done."""
+
+
+class _Errand(NamedTuple):
+    """Jobs that were submitted together, and what is called when each of them has its outcome."""
+
+    jobs: Sequence[Job]
+    done: Callable[[], object]
 
 
 class GroupCommit:
@@ -91,7 +107,7 @@ class GroupCommit:
         self._reserve = reserve
         self._connection: sqlite3.Connection | None = None
         self._synchronous = ""
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Errand | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="coatcheck-sqlite", daemon=True)
         self._thread.start()
 
@@ -99,11 +115,14 @@ class GroupCommit:
         """Say whether the thread is there."""
         return self._thread.is_alive()
 
-    def submit(self, work: Work[T], weight: Weight) -> Future[T]:
-        """Queue `work`; its future has a result when it is committed, as surely as its weight says."""
-        job = _Job(work, weight)
-        self._queue.put(job)
-        return job.future
+    def submit(self, jobs: Sequence[Job], done: Callable[[], object]) -> None:
+        """Queue jobs.
+
+        Args:
+            jobs: each has its outcome when it is committed, as surely as its weight says, or will not be.
+            done: is called then, on the writer's thread.
+        """
+        self._queue.put(_Errand(jobs, done))
 
     def stop(self) -> None:
         """Finish what was submitted, and end the thread. Nothing may be submitted afterwards."""
@@ -113,30 +132,34 @@ class GroupCommit:
     def _run(self) -> None:
         going = True
         while going:
-            jobs, going = self._take()
+            errands, going = self._take()
+            jobs = [job for errand in errands for job in errand.jobs]
             try:
                 self._commit(jobs)
             except BaseException:  # noqa: BLE001
                 # Not an error of SQLite's nor of the work's: out of memory, or the interpreter is ending.
                 _fail(jobs, StoreUnavailable("the database's writer failed"))
                 self._disconnect()
+            for errand in errands:
+                errand.done()
         self._disconnect()
 
-    def _take(self) -> tuple[list[_Job], bool]:
-        jobs: list[_Job] = []
-        job = self._queue.get()
-        while job is not None:
-            if job.future.set_running_or_notify_cancel():
-                jobs.append(job)
-            if len(jobs) >= _MOST_AT_ONCE:
-                return jobs, True
+    def _take(self) -> tuple[list[_Errand], bool]:
+        errands: list[_Errand] = []
+        count = 0
+        errand = self._queue.get()
+        while errand is not None:
+            errands.append(errand)
+            count += len(errand.jobs)
+            if count >= _MOST_AT_ONCE:
+                return errands, True
             try:
-                job = self._queue.get_nowait()
+                errand = self._queue.get_nowait()
             except Empty:
-                return jobs, True
-        return jobs, False
+                return errands, True
+        return errands, False
 
-    def _commit(self, jobs: Sequence[_Job]) -> None:
+    def _commit(self, jobs: Sequence[Job]) -> None:
         if not self._reserve.held():
             jobs = _only_ending(jobs, StoreUnavailable(_REASONS[sqlite3.SQLITE_FULL]))
         if not jobs:
@@ -148,9 +171,9 @@ class GroupCommit:
             self._commit_what_can_be(jobs, error)
         else:
             for job, result in zip(jobs, results, strict=True):
-                job.future.set_result(result)
+                job.outcome = result
 
-    def _commit_what_can_be(self, jobs: Sequence[_Job], error: Exception) -> None:
+    def _commit_what_can_be(self, jobs: Sequence[Job], error: Exception) -> None:
         if lacks_room(error):
             jobs = _only_ending(jobs, _told(error))
             if jobs:
@@ -166,14 +189,14 @@ class GroupCommit:
                 self._disconnect()
                 _fail([job], _told(again))
             else:
-                job.future.set_result(result)
+                job.outcome = result
 
     def _empty_log(self) -> None:
         """Move the log into the database, so that the log's own room, which it keeps, can be used again."""
         with contextlib.suppress(*FAILURES), contextlib.closing(self._connect()) as connection:
             connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
-    def _transaction(self, jobs: Sequence[_Job]) -> list[Any]:
+    def _transaction(self, jobs: Sequence[Job]) -> list[Any]:
         if self._connection is None:
             self._connection, self._synchronous = self._connect(), ""
         connection = self._connection
@@ -198,13 +221,13 @@ def _told(error: Exception) -> Exception:
     return unavailable(error) if isinstance(error, FAILURES) else error
 
 
-def _only_ending(jobs: Sequence[_Job], error: Exception) -> list[_Job]:
+def _only_ending(jobs: Sequence[Job], error: Exception) -> list[Job]:
     """Fail all others with `error`."""
     _fail([job for job in jobs if job.weight not in _ON_A_FULL_DISK], error)
     return [job for job in jobs if job.weight in _ON_A_FULL_DISK]
 
 
-def _fail(jobs: Sequence[_Job], error: Exception) -> None:
+def _fail(jobs: Sequence[Job], error: Exception) -> None:
     for job in jobs:
-        if not job.future.done():
-            job.future.set_exception(error)
+        if job.outcome is _PENDING:
+            job.outcome = error

@@ -37,32 +37,40 @@ from concurrent.futures import Future
 from datetime import timedelta
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Final
 
 from coatcheck.core import base64url
 from coatcheck.core.record import Record
 from coatcheck.errors import StoreUnavailable
 from coatcheck.store import Durability, Page
 from coatcheck.stores import postgres_walk
-from coatcheck.stores.coalesce import Coalescer
-from coatcheck.stores.encoding import id_octets, protect, unprotect
+from coatcheck.stores.coalesce import Asked, Coalescer
+from coatcheck.stores.encoding import id_octets
 from coatcheck.stores.merging import CUTOFF_MEMORY
 from coatcheck.stores.postgres_place import LoopSide, PostgresPlace
+from coatcheck.stores.postgres_rows import (
+    AT_ONCE,
+    LOAD,
+    LOAD_MANY,
+    REPLACE,
+    TOUCH,
+    Row,
+    Write,
+    record_of,
+    row_of,
+    storable,
+)
+from coatcheck.stores.postgres_statement import Statement
 from coatcheck.stores.postgres_tables import STORE
 
 if TYPE_CHECKING:
     from coatcheck.stores.postgres_pool import Options
-
-Row = tuple[Any, ...]
+    from coatcheck.stores.postgres_wire import Answer
 
 _CHUNK = 500
 _PATIENCE = 1 / 3  # of the time limit: how long one row may keep the others that are written with it waiting
 
 _CREATE: Final = "SELECT coatcheck_create($1, $2, $3, $4, $5, $6, $7, $8)"
-_LOAD: Final = "SELECT subject, version, seen_at, expires_at, body, id FROM coatcheck_record WHERE id = $1"
-_LOAD_MANY: Final = "SELECT subject, version, seen_at, expires_at, body, id FROM coatcheck_record WHERE id = ANY ($1)"
 _DELETE: Final = "DELETE FROM coatcheck_record WHERE id = $1 RETURNING subject, version, seen_at, expires_at, body"
 _LIST: Final = "SELECT subject, version, seen_at, expires_at, body, id FROM coatcheck_record WHERE subject = $1"
 _REVOKE: Final = "SELECT gone_id, gone_superseded FROM coatcheck_revoke($1, $2, $3)"
@@ -82,34 +90,6 @@ _FORGET: Final = """
     )
     DELETE FROM coatcheck_cutoff USING old WHERE coatcheck_cutoff.subject = old.subject
 """
-
-
-class _Write(NamedTuple):
-    """How a row is written: alone, for an array of one would cost half as much again; and together with others."""
-
-    one: LiteralString
-    all: LiteralString
-
-
-_REPLACE: Final = _Write(
-    """
-    UPDATE coatcheck_record SET
-        version = $3,
-        seen_at = greatest(seen_at, $4),
-        expires_at = CASE WHEN $6 THEN $5 ELSE greatest(expires_at, $5) END,
-        superseded = $6,
-        body = $7
-    WHERE id = $1 AND subject IS NOT DISTINCT FROM $2 AND version = $3 - 1
-    """,
-    """
-    SELECT coatcheck_replace_all(
-        $1::bytea[], $2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::boolean[], $7::bytea[], $8
-    )
-    """,
-)
-_TOUCH: Final = _Write(
-    "SELECT coatcheck_touch($1, $2, $3)", "SELECT coatcheck_touch_all($1::bytea[], $2::bigint[], $3::bigint[], $4)"
-)
 
 
 class PostgresStore(PostgresPlace):
@@ -148,7 +128,7 @@ class PostgresStore(PostgresPlace):
 
     async def create(self, record: Record) -> bool:
         """Store a new record; see `Store.create`."""
-        values = _values(record)
+        values = row_of(record)
         if values is None:
             return False
         answer = await self._ask(_CREATE, (*values, record.created_at))
@@ -159,25 +139,23 @@ class PostgresStore(PostgresPlace):
         octets = id_octets(id)
         if octets is None:
             return None
-        side = await self._side()
+        side = self._open_side() or await self._side()
         if isinstance(side, _Loop):
             row = await side.loads.ask(octets)
         else:
-            row = next(iter((await self._ask(_LOAD, (octets,), again=True)).rows), None)
-        return _record(id, octets, row) if row is not None else None
+            row = next(iter((await self._ask(LOAD.query, (octets,), again=True)).rows), None)
+        return record_of(id, octets, row) if row is not None else None
 
     async def replace(self, record: Record) -> bool:
         """Compare and swap; see `Store.replace`."""
-        values = _values(record)
-        if values is None:
-            return False
-        return await self._write(_REPLACE, values)
+        row = row_of(record)
+        return row is not None and await self._write(REPLACE, row)
 
     async def touch(self, id: str, seen_at: int, expires_at: int) -> None:
         """Move times forward; see `Store.touch`."""
         octets = id_octets(id)
         if octets is not None:
-            await self._write(_TOUCH, (octets, seen_at, expires_at))
+            await self._write(TOUCH, (octets, seen_at, expires_at))
 
     async def delete(self, id: str) -> Record | None:
         """Remove and return a record; a damaged one is removed too, but not returned; see `Store.delete`.
@@ -189,7 +167,7 @@ class PostgresStore(PostgresPlace):
         if octets is None:
             return None
         rows = (await self._ask(_DELETE, (octets,))).rows
-        return _record(id, octets, rows[0]) if rows else None
+        return record_of(id, octets, rows[0]) if rows else None
 
     async def list(self, subject: str) -> builtins.list[Record]:
         """Return a subject's records; see `Store.list`.
@@ -197,14 +175,14 @@ class PostgresStore(PostgresPlace):
         Raises:
             StoreUnavailable: one of them is damaged: a shorter list would not be the truth.
         """
-        if not _storable(subject):
+        if not storable(subject):
             return []
         rows = (await self._ask(_LIST, (subject,), again=True)).rows
-        return [_record(base64url.encode(row[5]), row[5], row) for row in rows]
+        return [record_of(base64url.encode(row[5]), row[5], row) for row in rows]
 
     async def revoke_subject(self, subject: str, before: int, keep: str | None = None) -> builtins.list[str]:
         """Remove a subject's records, damaged ones too; see `Store.revoke_subject`."""
-        if not _storable(subject):
+        if not storable(subject):
             return []
         kept = id_octets(keep) if keep is not None else None
         rows = (await self._ask(_REVOKE, (subject, before, kept))).rows
@@ -218,18 +196,18 @@ class PostgresStore(PostgresPlace):
 
     def walk(self) -> AsyncIterator[Page]:
         """Yield every record; see `Walkable.walk`."""
-        return postgres_walk.walk(self._ask, _record)
+        return postgres_walk.walk(self._ask, record_of)
 
     async def size(self) -> int:
         """Return about how many records there are; see `Walkable.size`."""
         return await postgres_walk.size(self._ask)
 
-    async def _write(self, write: _Write, row: Row) -> bool:
+    async def _write(self, write: Write, row: Row) -> bool:
         """Write one row, together with those that are to be written so in this tick."""
-        side = await self._side()
+        side = self._open_side() or await self._side()
         if isinstance(side, _Loop):
             return await side.writes[write].ask(row)
-        return (await self._ask(write.one, row)).affected == 1
+        return (await self._ask(write.one.query, row)).affected == 1
 
     def _new_side(self) -> LoopSide:
         return _Loop(self._options, self._tell, self._prepared)
@@ -241,11 +219,9 @@ class _Loop(LoopSide):
     def __init__(
         self, options: Options, told: Callable[[Durability], None], prepared: Callable[[], Future[None]]
     ) -> None:
-        super().__init__(options, told, prepared)
-        self.loads = Coalescer(self._load_all)
-        self.writes: dict[_Write, Coalescer[Row, bool]] = {
-            write: Coalescer(partial(self._write_all, write)) for write in (_REPLACE, _TOUCH)
-        }
+        super().__init__(options, told, prepared, AT_ONCE)
+        self.loads = Coalescer(self._load)
+        self.writes = {write: Coalescer[Row, bool](partial(self._write, write)) for write in (REPLACE, TOUCH)}
         self._timeout = options.timeout
 
     async def close(self) -> None:
@@ -254,66 +230,81 @@ class _Loop(LoopSide):
             await coalescer.settled()
         await super().close()
 
-    async def _load_all(self, ids: Sequence[bytes]) -> builtins.list[Row | Exception | None]:
-        wanted = builtins.list(set(ids))
-        one = len(wanted) == 1  # a fifth cheaper than an array of one
-        query, value = (_LOAD, wanted[0]) if one else (_LOAD_MANY, wanted)
-        found = {row[5]: row for row in (await self.pool.answer(query, (value,), again=True)).rows}
-        return [found.get(id) for id in ids]
+    def _load(self, asked: Asked[bytes, Row | None]) -> None:
+        deadline, query = monotonic() + self._timeout, _query(asked.questions)
 
-    async def _write_all(self, write: _Write, rows: Sequence[Row]) -> Sequence[bool | Exception]:
+        def answered(answer: Answer | Exception) -> None:
+            if not isinstance(answer, Exception):
+                asked.answer_by(lambda: _in_order(asked.questions, answer))
+            elif monotonic() < deadline:
+                asked.answer_later(self._load_all(asked.questions, deadline))
+            else:
+                asked.fail(self.pool.as_unavailable(answer))
+
+        if not self.pool.ask(*query, answered):
+            asked.answer_later(self._load_all(asked.questions, deadline))
+
+    async def _load_all(self, ids: Sequence[bytes], deadline: float) -> builtins.list[Row | Exception | None]:
+        statement, values = _query(ids)
+        return _in_order(ids, await self.pool.answer(statement.query, values, again=True, deadline=deadline))
+
+    def _write(self, write: Write, asked: Asked[Row, bool]) -> None:
+        rows, deadline = asked.questions, monotonic() + self._timeout
+
+        def answered(answer: Answer | Exception) -> None:
+            if not isinstance(answer, Exception):
+                asked.answer_by(lambda: done(answer))
+            elif len(rows) > 1 and self.pool.undone(self.pool.as_unavailable(answer)):
+                asked.answer_later(self._write_each(write, rows, deadline))
+            else:
+                asked.fail(self.pool.as_unavailable(answer))
+
+        statement, values, done = self._together(write, rows)
+        if not self.pool.ask(statement, values, answered):
+            asked.answer_later(self._write_all(write, rows, deadline))
+
+    async def _write_all(self, write: Write, rows: Sequence[Row], deadline: float) -> Sequence[bool | Exception]:
         """Write rows in one transaction; if one of them is why nothing was written, write each by itself."""
-        deadline = monotonic() + self._timeout
-        if len(rows) == 1:
-            return [await self._write_one(write, rows[0], deadline)]
+        statement, values, done = self._together(write, rows)
         try:
-            return await self._write_together(write, rows, deadline)
+            return done(await self.pool.answer(statement.query, values, deadline=deadline))
         except StoreUnavailable as error:
-            if not self.pool.undone(error):
+            if len(rows) == 1 or not self.pool.undone(error):
                 raise
+        return await self._write_each(write, rows, deadline)
+
+    async def _write_each(self, write: Write, rows: Sequence[Row], deadline: float) -> Sequence[bool | Exception]:
         return await asyncio.gather(*(self._write_one(write, row, deadline) for row in rows))
 
-    async def _write_one(self, write: _Write, row: Row, deadline: float) -> bool | Exception:
+    async def _write_one(self, write: Write, row: Row, deadline: float) -> bool | Exception:
         try:
-            return (await self.pool.answer(write.one, row, deadline=deadline)).affected == 1
+            return (await self.pool.answer(write.one.query, row, deadline=deadline)).affected == 1
         except StoreUnavailable as error:
             return error
 
-    async def _write_together(self, write: _Write, rows: Sequence[Row], deadline: float) -> Sequence[bool]:
+    def _together(
+        self, write: Write, rows: Sequence[Row]
+    ) -> tuple[Statement, Sequence[Any], Callable[[Answer], builtins.list[bool]]]:
+        """Return what writes rows, its values, and what finds out of its answer which were written."""
+        if len(rows) == 1:
+            return write.one, rows[0], lambda answer: [answer.affected == 1]
         places = sorted(range(len(rows)), key=lambda place: rows[place][0])  # by id: see above, "no deadlocks"
-        columns = [builtins.list(column) for column in zip(*(rows[place] for place in places), strict=True)]
+        columns = zip(*[rows[place] for place in places], strict=True)
         patience = f"{max(1, round(self._timeout * 1000 * _PATIENCE))}ms"
-        [[done]] = (await self.pool.answer(write.all, (*columns, patience), deadline=deadline)).rows
-        return [was_done for _, was_done in sorted(zip(places, done, strict=True))]
+
+        def done(answer: Answer) -> builtins.list[bool]:
+            [[were_done]] = answer.rows
+            return [was_done for _, was_done in sorted(zip(places, were_done, strict=True))]
+
+        return write.all, [*map(builtins.list, columns), patience], done
 
 
-def _storable(subject: str | None) -> bool:
-    """Say whether PostgreSQL can store a subject: neither a NUL nor a lone surrogate is text to it."""
-    if subject is None:
-        return True
-    try:
-        return b"\0" not in subject.encode()
-    except UnicodeEncodeError:
-        return False
+def _query(ids: Sequence[bytes]) -> tuple[Statement, Sequence[Any]]:
+    """Return what finds records, and its values."""
+    wanted = list(dict.fromkeys(ids))
+    return (LOAD, wanted) if len(wanted) == 1 else (LOAD_MANY, [wanted])  # an array of one costs the server more
 
 
-def _values(record: Record) -> tuple[bytes, str | None, int, int, int, bool, bytes] | None:
-    octets = id_octets(record.id)
-    if octets is None or not _storable(record.subject):
-        return None
-    bare = msgspec.structs.replace(record, id="", subject=None, version=0, seen_at=0, expires_at=0)
-    body = protect(bare.encode(), _context(octets, record.subject))
-    superseded = record.successor is not None
-    return octets, record.subject, record.version, record.seen_at, record.expires_at, superseded, body
-
-
-def _record(id: str, octets: bytes, row: tuple[Any, ...]) -> Record:
-    subject, version, seen_at, expires_at, body, *_ = row
-    bare = Record.decode(unprotect(body, _context(octets, subject)))
-    return msgspec.structs.replace(
-        bare, id=id, subject=subject, version=version, seen_at=seen_at, expires_at=expires_at
-    )
-
-
-def _context(octets: bytes, subject: str | None) -> bytes:
-    return octets if subject is None else octets + b"\1" + subject.encode()
+def _in_order(ids: Sequence[bytes], answer: Answer) -> list[Row | Exception | None]:
+    found = {row[5]: row for row in answer.rows}
+    return [found.get(id) for id in ids]

@@ -13,15 +13,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, LiteralString
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.run import offload, retrieved, running_loop, to_the_end
 from coatcheck.store import Durability
+from coatcheck.stores.postgres_statement import Statement
 from coatcheck.stores.postgres_tables import Migration
 
 if TYPE_CHECKING:
-    from coatcheck.stores.postgres_pool import Answer, Options, ThreadPool
+    from coatcheck.stores.postgres_pool import Options, ThreadPool
+    from coatcheck.stores.postgres_wire import Answer
 
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 _MOST_WAIT = timedelta(minutes=1)
@@ -79,6 +81,7 @@ class PostgresPlace:
         self._preparation: Future[None] | None = None
         self._threads: ThreadPool | None = None
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopSide] = WeakKeyDictionary()
+        self._latest: LoopSide | None = None
 
     @property
     def durability(self) -> Durability:
@@ -91,7 +94,7 @@ class PostgresPlace:
 
     async def close(self) -> None:
         """Close the connections of this event loop, or of this process's threads."""
-        loop = running_loop()
+        loop, self._latest = running_loop(), None
         if loop is not None and (side := self._loops.pop(loop, None)) is not None:
             await side.close()
         with self._lock:
@@ -150,6 +153,14 @@ class PostgresPlace:
             side = self._loops[loop] = self._new_side()
         if not side.ready:
             await side.open(patience)
+        self._latest = side
+        return side
+
+    def _open_side(self) -> LoopSide | None:
+        """Return this event loop's connections, if it was the last one to use them: nearly every call finds them."""
+        side = self._latest
+        if side is None or self._pid != os.getpid() or side.loop() is not running_loop():
+            return None
         return side
 
     def _open_threads(self, patience: float) -> ThreadPool:
@@ -201,15 +212,27 @@ class PostgresPlace:
 
 
 class LoopSide:
-    """The connections of one event loop."""
+    """The connections of one event loop.
+
+    Args:
+        options: how to connect.
+        told: see `LoopPool`.
+        prepared: has the schema made or migrated.
+        statements: what can be asked at once.
+    """
 
     def __init__(
-        self, options: Options, told: Callable[[Durability], None], prepared: Callable[[], Future[None]]
+        self,
+        options: Options,
+        told: Callable[[Durability], None],
+        prepared: Callable[[], Future[None]],
+        statements: Sequence[Statement] = (),
     ) -> None:
-        from coatcheck.stores.postgres_pool import LoopPool
+        from coatcheck.stores.postgres_loop import LoopPool
 
         self.ready = False
-        self.pool = LoopPool(options, told)
+        self.loop = ref(asyncio.get_running_loop())
+        self.pool = LoopPool(options, told, statements)
         self._prepared = prepared
         self._opening: asyncio.Task[None] | None = None
 

@@ -1,4 +1,4 @@
-"""postgres_pool: connections to PostgreSQL, bounded in number and in time, for event loops and for threads alike.
+"""postgres_pool: connections to PostgreSQL, bounded in number and in time: how they are made, and a pool for threads.
 
 Whoever needs a driver imports this module when it is needed: it loads psycopg.
 
@@ -10,27 +10,22 @@ Whoever needs a driver imports this module when it is needed: it loads psycopg.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import select
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, LiteralString
 
 import psycopg
-from psycopg import AsyncRawCursor, RawCursor
+from psycopg import RawCursor
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import AsyncConnectionPool, ConnectionPool
-from psycopg_pool.pool_async import StopWorker
+from psycopg_pool import ConnectionPool
 
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.store import Durability
-from coatcheck.stores.postgres_wire import AsyncConnection, Bounded, Connection, Row, TooLate
+from coatcheck.stores.postgres_wire import Answer, Connection, Row, judged
 
 _OLDEST = 140_000
-# Data that cannot be taken, a constraint, a deadlock, a lock that was waited for too long ("PostgreSQL Error Codes").
-_OF_ONE_ROW = ("22", "23", "40P01", "55P03")
 CONNECT = 2.0  # seconds; libpq takes no less
 _DEFAULTS: Final = {
     "application_name": "coatcheck",
@@ -47,13 +42,6 @@ SET_UP: Final = """
         set_config('synchronous_commit', CASE current_setting('synchronous_commit')
             WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false)
 """
-
-
-class Answer(NamedTuple):
-    """What a statement returned, and how many rows it was about."""
-
-    rows: list[Row]
-    affected: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +101,7 @@ class ThreadPool:
         self._options, self._told = options, told
         kind = {"autocommit": True, "cursor_factory": RawCursor}
         self._pool = ConnectionPool(
-            options.conninfo, connection_class=Connection, kwargs=kind, configure=self._set_up, **_shape(options)
+            options.conninfo, connection_class=Connection, kwargs=kind, configure=self._set_up, **shape(options)
         )
 
     def open(self) -> None:
@@ -142,7 +130,7 @@ class ThreadPool:
                 try:
                     return self._ask(connection, query, values)
                 except psycopg.OperationalError as error:
-                    if not again or not _lost(error):
+                    if not again or not is_lost(error):
                         raise
         except psycopg.Error as error:
             raise unavailable(error) from error
@@ -150,7 +138,7 @@ class ThreadPool:
     def _take(self, deadline: float) -> Connection:
         while True:
             connection = self._pool.getconn(timeout=deadline - monotonic())
-            if _quiet(connection):
+            if is_quiet(connection):
                 connection.deadline = deadline
                 return connection
             connection.close()
@@ -160,7 +148,7 @@ class ThreadPool:
         try:
             cursor = connection.execute(query, values, prepare=True, binary=True)
             rows = cursor.fetchall() if cursor.rownumber is not None else []
-            return _judged(connection, Answer(rows, cursor.rowcount))
+            return judged(connection, Answer(rows, cursor.rowcount))
         except BaseException:
             connection.close()
             raise
@@ -173,108 +161,6 @@ class ThreadPool:
             self._told(judge(connection.execute(SET_UP, settings(self._options)).fetchone()))
         except BaseException:
             connection.close()
-            raise
-        connection.add_notice_handler(connection.hear)
-
-
-class _AsyncPool(AsyncConnectionPool[AsyncConnection]):
-    @classmethod
-    async def worker(cls, q: Any) -> None:
-        """Do the pool's errands; end when the loop is shut down.
-
-        psycopg's own takes a cancellation while it connects for a failure, and goes on: a program that ends during an
-        outage, and does not close the store, would never end.
-        """
-        me = asyncio.current_task()
-        while not isinstance(errand := await q.get(), StopWorker):
-            with contextlib.suppress(Exception):
-                await errand.run()
-            if me is not None and me.cancelling():
-                raise asyncio.CancelledError
-
-
-class LoopPool:
-    """Connections for one event loop; otherwise as ThreadPool.
-
-    Whoever asks sees to it that the asking task is not cancelled with the request: see `coatcheck.run.to_the_end`.
-    """
-
-    def __init__(self, options: Options, told: Callable[[Durability], None]) -> None:
-        self._options, self._told = options, told
-        kind = {"autocommit": True, "cursor_factory": AsyncRawCursor}
-        self._pool = _AsyncPool(
-            options.conninfo, connection_class=AsyncConnection, kwargs=kind, configure=self._set_up, **_shape(options)
-        )
-
-    async def open(self) -> None:
-        """Begin to connect; calling it again does nothing."""
-        await self._pool.open()
-
-    async def close(self) -> None:
-        """Close all connections, and end the pool's tasks."""
-        await self._pool.close()
-
-    async def answer(
-        self, query: LiteralString, values: Sequence[Any], *, again: bool = False, deadline: float | None = None
-    ) -> Answer:
-        """Run one statement; see `ThreadPool.answer`.
-
-        Args:
-            query: see there.
-            values: see there.
-            again: see there.
-            deadline: until when it is waited for, by the monotonic clock; by default as long as the options say.
-
-        Raises:
-            StoreUnavailable: see there.
-        """
-        if deadline is None:
-            deadline = monotonic() + self._options.timeout
-        try:
-            while True:
-                connection = await self._take(deadline)
-                try:
-                    return await self._ask(connection, query, values)
-                except psycopg.OperationalError as error:
-                    if not again or not _lost(error):
-                        raise
-        except psycopg.Error as error:
-            raise unavailable(error) from error
-
-    @staticmethod
-    def undone(error: StoreUnavailable) -> bool:
-        """Say whether nothing was done because of one of the rows: its data, or somebody who holds it."""
-        cause = error.__cause__
-        state = cause.sqlstate if isinstance(cause, psycopg.Error) else None
-        return isinstance(cause, psycopg.DataError) or (state is not None and state.startswith(_OF_ONE_ROW))
-
-    async def _take(self, deadline: float) -> AsyncConnection:
-        while True:
-            connection = await self._pool.getconn(timeout=deadline - monotonic())
-            if _quiet(connection):
-                connection.deadline = deadline
-                return connection
-            await connection.close()
-            await self._pool.putconn(connection)
-
-    async def _ask(self, connection: AsyncConnection, query: LiteralString, values: Sequence[Any]) -> Answer:
-        try:
-            cursor = await connection.execute(query, values, prepare=True, binary=True)
-            rows = await cursor.fetchall() if cursor.rownumber is not None else []
-            return _judged(connection, Answer(rows, cursor.rowcount))
-        except BaseException:
-            await connection.close()
-            raise
-        finally:
-            await self._pool.putconn(connection)
-
-    async def _set_up(self, connection: AsyncConnection) -> None:
-        connection.deadline = monotonic() + CONNECT
-        try:
-            cursor = await connection.execute(SET_UP, settings(self._options))
-            self._told(judge(await cursor.fetchone()))
-        except BaseException:
-            await connection.close()
             raise
         connection.add_notice_handler(connection.hear)
 
@@ -299,7 +185,8 @@ def judge(row: Row | None) -> Durability:
     return "failover-safe" if standbys.strip() else "power-safe"
 
 
-def _shape(options: Options) -> dict[str, Any]:
+def shape(options: Options) -> dict[str, Any]:
+    """Return the arguments that pools of both kinds have."""
     # The pool waits longer after each failure, up to this; then who needs a connection begins anew. So a server that
     # is back is found within about a second.
     return {"min_size": 1, "max_size": options.size, "open": False, "reconnect_timeout": 1.0, "name": "coatcheck"}
@@ -314,19 +201,13 @@ def settings(options: Options) -> tuple[str, str]:
     return _path(options), f"{max(1, round(options.timeout * 1000))}ms"
 
 
-def _quiet(connection: psycopg.Connection[Row] | psycopg.AsyncConnection[Row]) -> bool:
+def is_quiet(connection: psycopg.Connection[Row] | psycopg.AsyncConnection[Row]) -> bool:
     """Say whether nothing came unasked: what can be read from an idle connection is its end, or news of it."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     return not poll.poll(0)
 
 
-def _lost(error: psycopg.Error) -> bool:
+def is_lost(error: psycopg.Error) -> bool:
     """Say whether it was the connection that failed, or its server that went down (class 57P), not the statement."""
     return error.sqlstate is None or error.sqlstate.startswith("57P")
-
-
-def _judged(connection: Bounded, answer: Answer) -> Answer:
-    if connection.warned:
-        raise TooLate("the server warned: a standby may not have what was committed")
-    return answer

@@ -11,7 +11,7 @@ from coatcheck.store import Page
 from coatcheck.stores.walking import PAGE, read_page
 
 if TYPE_CHECKING:
-    from coatcheck.stores.postgres_pool import Answer
+    from coatcheck.stores.postgres_wire import Answer
 
 _WALK: Final = """
     SELECT subject, version, seen_at, expires_at, body, id FROM coatcheck_record

@@ -12,7 +12,7 @@ from collections.abc import Generator
 from math import inf
 from time import monotonic
 from traceback import clear_frames
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import psycopg
 from psycopg.errors import Diagnostic
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+
+
+class Answer(NamedTuple):
+    """What a statement returned, and how many rows it was about."""
+
+    rows: list[Row]
+    affected: int
 
 
 class TooLate(psycopg.OperationalError):
@@ -86,3 +93,14 @@ class AsyncConnection(Bounded, psycopg.AsyncConnection[Row]):
     async def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
         """Wait for the driver's generator, until the deadline."""
         return await super().wait(_limited(gen, self.deadline), *args, **kwargs)
+
+
+def judged(connection: Bounded, answer: Answer) -> Answer:
+    """Return an answer, unless a warning says that what was committed may be lost.
+
+    Raises:
+        TooLate: one does.
+    """
+    if connection.warned:
+        raise TooLate("the server warned: a standby may not have what was committed")
+    return answer

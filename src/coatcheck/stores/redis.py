@@ -90,7 +90,8 @@ class RedisStore(RedisPlace):
         octets = id_octets(id)
         if octets is None:
             return None
-        await self.open()
+        if self._durability is None:
+            await self.open()
         return scripts.read(id, octets, await self._here().load(self._key(id)))
 
     async def replace(self, record: Record) -> bool:
@@ -99,8 +100,9 @@ class RedisStore(RedisPlace):
         value = scripts.write(record, octets) if octets is not None else None
         if octets is None or value is None:
             return False
-        await self.open()
-        replaced = self._ask(*self._replacing(record, value, "0"), self._wait)
+        if self._durability is None:
+            await self.open()
+        replaced = self._here().ask(self._replacing(record, value, "0"), self._wait)
         if record.successor is not None:
             return await self._do(self._supersede(record, octets, value, replaced))
         done: int = await replaced
@@ -187,7 +189,7 @@ class RedisStore(RedisPlace):
             index, cutoff = self._index(record.subject), self._cutoff(record.subject)
             entry = (octets, scripts.bound(record), _ALWAYS)
             await self._ask(index, scripts.call(scripts.ENTER, (index, cutoff), *entry), self._wait)
-        done = await self._ask(*self._replacing(record, value, "1"), self._wait)
+        done = await self._here().ask(self._replacing(record, value, "1"), self._wait)
         return bool(done == 1)
 
     async def _delete(self, id: str, octets: bytes, deleted: Awaitable[Reply]) -> Record | None:

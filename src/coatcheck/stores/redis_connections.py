@@ -6,14 +6,16 @@ import asyncio
 import os
 from collections.abc import Awaitable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from coatcheck.run import running_loop
+from coatcheck.stores.coalesce import Asked
+from coatcheck.stores.redis_drive import Ask, Drive, LoopDrive, ThreadDrive
 from coatcheck.stores.redis_link import RedisLink
 from coatcheck.stores.redis_scripts import Call
 from coatcheck.stores.redis_url import Target
 from coatcheck.stores.redis_waiting import Wait
-from coatcheck.stores.redis_wire import Ask, Drive, LoopDrive, Reply, ThreadDrive
+from coatcheck.stores.redis_wire import Reply
 
 _CHUNK = 500
 
@@ -24,7 +26,7 @@ class Here:
     def __init__(self, drive: Drive, link: RedisLink) -> None:
         self.drive, self.link = drive, link
         self.opening = drive.gate(1)
-        self.load: Final = drive.together(self._load_all)
+        self.load: Final = drive.together(self._load_all, self._load_at_once)
         """Returns what is stored under a key, fetched together with what else is asked for in this tick."""
         self._asks: dict[Wait | None, Ask[Call, Reply]] = {}
 
@@ -36,7 +38,8 @@ class Here:
         """
         ask = self._asks.get(wait)
         if ask is None:
-            ask = self._asks[wait] = self.drive.together(partial(self.link.send, wait=wait))
+            at_once = partial(self._send_at_once, wait)
+            ask = self._asks[wait] = self.drive.together(partial(self.link.send, wait=wait), at_once)
         return ask(call)
 
     async def fetch(self, keys: Sequence[bytes]) -> dict[bytes, bytes | Exception | None]:
@@ -56,9 +59,56 @@ class Here:
         await self.drive.settled()
         await self.link.close()
 
+    def _send_at_once(self, wait: Wait | None, asked: Asked[Call, Reply]) -> bool:
+        server, calls, until = self.link.only(), asked.questions, self.drive.deadline()
+        if server is None:
+            return False
+
+        def answered(found: list[Reply] | Exception) -> None:
+            if isinstance(found, Exception):
+                asked.fail(found)
+            elif _is_all(found, wait):
+                asked.answer(found[: len(calls)])
+            else:
+                asked.answer_later(self.drive.in_time(self.link.finish(server, calls, found, wait=wait), until=until))
+
+        return self.link.send_at_once(server, calls, answered, wait=wait)
+
+    def _load_at_once(self, asked: Asked[bytes, bytes | None]) -> bool:
+        server, keys, until = self.link.only(), list(dict.fromkeys(asked.questions)), self.drive.deadline()
+        if server is None:
+            return False
+
+        def answered(found: list[Reply] | Exception) -> None:
+            values = _by_key(keys, found)
+            if isinstance(found, Exception):
+                asked.fail(found)
+            elif values is None:
+                asked.answer_later(self.drive.in_time(self._load_all(asked.questions), until=until))
+            else:
+                asked.answer([values[key] for key in asked.questions])
+
+        return self.link.send_at_once(server, [Call(keys[0], ("MGET", *keys))], answered)
+
     async def _load_all(self, keys: Sequence[bytes]) -> list[bytes | Exception | None]:
         found = await self.fetch(list(dict.fromkeys(keys)))
         return [found[key] for key in keys]
+
+
+def _is_all(found: Sequence[Reply], wait: Wait | None) -> bool:
+    """Say whether there is nothing more to do: nothing that was found is an error, and nothing has to be waited for."""
+    if wait is not None and found[-1] != b"":
+        return False
+    return not any(isinstance(reply, Exception) for reply in found)
+
+
+def _by_key(keys: Sequence[bytes], found: list[Reply] | Exception) -> dict[bytes, bytes | None] | None:
+    """Return what MGET has found under each of the keys; None if it was answered something else."""
+    try:
+        [values] = cast("list[Reply]", found)
+        return dict(zip(keys, values, strict=True))
+    except (TypeError, ValueError):
+        return None
 
 
 class Connections:

@@ -1,12 +1,10 @@
-"""RedisLink: sends commands to the servers that hold their keys: one server, a Cluster, or a Sentinel's choice."""
+"""RedisLink: sends commands to the servers that hold their keys."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Final
 
-from redis.crc import key_slot
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -18,129 +16,20 @@ from redis.exceptions import (
 )
 
 from coatcheck.errors import StoreUnavailable
+from coatcheck.stores.redis_drive import Drive
 from coatcheck.stores.redis_log import Log
+from coatcheck.stores.redis_places import places
+from coatcheck.stores.redis_pool import Pool
+from coatcheck.stores.redis_resp import Answered
 from coatcheck.stores.redis_scripts import SOURCES, Call, Command
 from coatcheck.stores.redis_url import Address, Target
 from coatcheck.stores.redis_waiting import Said, Wait
-from coatcheck.stores.redis_wire import FAILURES, Drive, Pool, Reply, Wire
+from coatcheck.stores.redis_wire import FAILURES, Reply, Wire
 
-_MOST_ROUNDS = 6
-_ELSEWHERE = (MovedError, ReadOnlyError, ClusterDownError)
-_NOT_DONE = (*_ELSEWHERE, AskError, TryAgainError, NoScriptError)
+_MOST_ROUNDS: Final = 6
+_ELSEWHERE: Final = (MovedError, ReadOnlyError, ClusterDownError)
+_NOT_DONE: Final = (*_ELSEWHERE, AskError, TryAgainError, NoScriptError)
 """Answers of a server that has done nothing of what it was asked: only these are asked again."""
-
-Gate = AbstractAsyncContextManager[object]
-Exchange = Callable[[Address, Sequence[Command]], Awaitable[list[Reply]]]
-
-
-class Places(Protocol):
-    """Which server holds what."""
-
-    async def primaries(self, exchange: Exchange) -> Sequence[Address]:
-        """Return every server that takes writes."""
-        ...
-
-    async def home(self, key: bytes, exchange: Exchange) -> Address:
-        """Return the server that holds a key."""
-        ...
-
-    def forget(self) -> None:
-        """Look it up again before the next command."""
-        ...
-
-
-class OneServer:
-    """There is one server."""
-
-    def __init__(self, address: Address) -> None:
-        self._address = address
-
-    async def primaries(self, exchange: Exchange) -> Sequence[Address]:  # noqa: ARG002
-        """See `Places`."""
-        return [self._address]
-
-    async def home(self, key: bytes, exchange: Exchange) -> Address:  # noqa: ARG002
-        """See `Places`."""
-        return self._address
-
-    def forget(self) -> None:
-        """See `Places`."""
-
-
-class Sentinels:
-    """The Sentinels say which server is the primary of a service."""
-
-    def __init__(self, sentinels: Sequence[Address], service: str, one: Gate) -> None:
-        self._sentinels, self._service, self._one = list(sentinels), service, one
-        self._primary: Address | None = None
-
-    async def primaries(self, exchange: Exchange) -> Sequence[Address]:
-        """See `Places`."""
-        return [await self.home(b"", exchange)]
-
-    async def home(self, key: bytes, exchange: Exchange) -> Address:  # noqa: ARG002
-        """See `Places`."""
-        async with self._one:  # who comes while it is looked up waits for what is found
-            return self._primary or await self._look_up(exchange)
-
-    def forget(self) -> None:
-        """See `Places`."""
-        self._primary = None
-
-    async def _look_up(self, exchange: Exchange) -> Address:
-        for sentinel in _in_turn(self._sentinels):
-            try:
-                [found] = await exchange(sentinel, [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)])
-            except (*FAILURES, StoreUnavailable):
-                continue
-            if found and not isinstance(found, ResponseError):
-                self._primary = primary = (_text(found[0]), int(found[1]))
-                return primary
-        raise StoreUnavailable("no Sentinel names a primary")
-
-
-class Cluster:
-    """The servers of a Cluster say which slots each of them holds."""
-
-    def __init__(self, seeds: Sequence[Address], one: Gate) -> None:
-        self._seeds, self._one = seeds, one
-        self._servers = list(seeds)
-        self._slots: list[Address | None] | None = None
-
-    async def primaries(self, exchange: Exchange) -> Sequence[Address]:
-        """See `Places`."""
-        slots = self._slots or await self._found(exchange)
-        return sorted({address for address in slots if address is not None})
-
-    async def home(self, key: bytes, exchange: Exchange) -> Address:
-        """See `Places`."""
-        slots = self._slots or await self._found(exchange)
-        address = slots[key_slot(key)]
-        if address is None:
-            self.forget()
-            raise StoreUnavailable("no server of the Cluster holds this slot")
-        return address
-
-    def forget(self) -> None:
-        """See `Places`."""
-        self._slots = None
-
-    async def _found(self, exchange: Exchange) -> list[Address | None]:
-        async with self._one:  # who comes while they are looked up waits for what is found
-            return self._slots or await self._look_up(exchange)
-
-    async def _look_up(self, exchange: Exchange) -> list[Address | None]:
-        for server in _in_turn(self._servers):
-            try:
-                [ranges] = await exchange(server, [("CLUSTER", "SLOTS")])
-            except (*FAILURES, StoreUnavailable):
-                continue
-            if ranges and not isinstance(ranges, ResponseError):
-                slots = _slot_table(ranges, server[0])
-                self._servers = _merged(self._servers, {*self._seeds, *filter(None, slots)})
-                self._slots = slots
-                return slots
-        raise StoreUnavailable("no server of the Cluster can be asked for its slots")
 
 
 class RedisLink:
@@ -160,9 +49,36 @@ class RedisLink:
         user = {"username": target.username, "password": target.password, "db": target.database}
         self._arguments = {**user, **arguments}
         self._pools: dict[Address, Pool] = {}
-        self._places = _places(target, drive.gate(1))
-        self._only = target.addresses[0] if target.kind == "single" else None
+        self._places = places(target, drive.gate(1))
         self.clustered = target.kind == "cluster"
+
+    def only(self) -> Address | None:
+        """Return the server that holds everything, if there is one and it is known."""
+        return self._places.only()
+
+    def send_at_once(
+        self, server: Address, calls: Sequence[Call], answered: Answered, *, wait: Wait | None = None
+    ) -> bool:
+        """Send calls without a task, over an idle connection, and say whether there is no more to it than that.
+
+        Nearly all calls go this way: the task and the coroutines of `send` cost more than the commands.
+
+        Args:
+            server: holds everything.
+            calls: see `send`.
+            answered: is called in time with what `finish` makes answers of, or with a StoreUnavailable.
+            wait: see `send`.
+        """
+        pool = self._pools.get(server)
+        if pool is None or (wait is not None and wait.replicas):
+            return False
+        commands = [call.command for call in calls]
+        [batch] = wait.round_trips(commands, calls[0].key, self._patience) if wait is not None else [commands]
+
+        def told(found: list[Reply] | Exception) -> None:
+            answered(self._cannot(found) if isinstance(found, Exception) else found)
+
+        return pool.ask(batch, told)
 
     async def send(self, calls: Sequence[Call], *, wait: Wait | None = None) -> list[Reply | StoreUnavailable]:
         """Return what each call was answered, or why it was not; whatever reached a server is not sent twice.
@@ -173,20 +89,19 @@ class RedisLink:
         """
         if not calls:
             return []
-        commands = [call.command for call in calls]
-        replies: list[Reply] = [None] * len(calls)
-        pending = list(range(len(calls)))
-        for _ in range(_MOST_ROUNDS):
-            await self._round(calls, commands, replies, pending, wait)
-            pending = [number for number in pending if isinstance(replies[number], _NOT_DONE)]
-            if not pending:
-                return [_no_error(reply) for reply in replies]
-            for number in pending:
-                if isinstance(replies[number], NoScriptError):
-                    commands[number] = ("EVAL", SOURCES[bytes(commands[number][1])], *commands[number][2:])  # type: ignore[arg-type]
-                elif isinstance(replies[number], _ELSEWHERE):
-                    self._places.forget()
-        return [_no_error(reply) for reply in replies]
+        commands, replies = [call.command for call in calls], list[Reply]([None] * len(calls))
+        await self._round(calls, commands, replies, range(len(calls)), wait)
+        return await self._again(calls, commands, replies, wait)
+
+    async def finish(
+        self, server: Address, calls: Sequence[Call], found: Sequence[Reply], *, wait: Wait | None = None
+    ) -> list[Reply | StoreUnavailable]:
+        """Return what `send` would, where `send_at_once` has found something: of all kinds, errors among them."""
+        commands, replies = [call.command for call in calls], list(found)
+        if wait is not None:
+            keys, count = [call.key for call in calls], len(calls)
+            replies = await self._acknowledged(server, keys, replies[:count], replies[count:], wait)
+        return await self._again(calls, commands, replies, wait)
 
     async def ask(self, call: Call, *, wait: Wait | None = None) -> Reply:
         """Return what one call was answered.
@@ -249,6 +164,22 @@ class RedisLink:
             _, pool = self._pools.popitem()
             await pool.close()
 
+    async def _again(
+        self, calls: Sequence[Call], commands: list[Command], replies: list[Reply], wait: Wait | None
+    ) -> list[Reply | StoreUnavailable]:
+        """Send again what was not done, some times at most."""
+        for _ in range(_MOST_ROUNDS - 1):
+            pending = [number for number, reply in enumerate(replies) if isinstance(reply, _NOT_DONE)]
+            if not pending:
+                break
+            for number in pending:
+                if isinstance(replies[number], NoScriptError):
+                    commands[number] = ("EVAL", SOURCES[bytes(commands[number][1])], *commands[number][2:])  # type: ignore[arg-type]
+                elif isinstance(replies[number], _ELSEWHERE):
+                    self._places.forget()
+            await self._round(calls, commands, replies, pending, wait)
+        return [_no_error(reply) for reply in replies]
+
     async def _round(
         self,
         calls: Sequence[Call],
@@ -258,9 +189,6 @@ class RedisLink:
         wait: Wait | None,
     ) -> None:
         """Send what is pending, and put the answers where they belong."""
-        if self._only is not None and wait is None and not any(replies):  # all of it goes there, for the first time
-            replies[:] = await self._all_to(self._only, commands)
-            return
         by_server: dict[Address, list[int]] = {}
         for number in pending:
             asked = replies[number]
@@ -284,12 +212,6 @@ class RedisLink:
 
         await self._drive.all(to_server(address, numbers) for address, numbers in by_server.items())
 
-    async def _all_to(self, address: Address, commands: Sequence[Command]) -> Sequence[Reply]:
-        try:
-            return await self._exchange(address, commands)
-        except StoreUnavailable as error:
-            return [error] * len(commands)
-
     async def _to_server(
         self, address: Address, keys: list[bytes], commands: list[Command], asking: list[bool], wait: Wait | None
     ) -> list[Reply]:
@@ -300,20 +222,26 @@ class RedisLink:
                 batch.append(("ASKING",))
             places.append(len(batch))
             batch.append(command)
+        round_trips = [batch] if wait is None else wait.round_trips(batch, keys[0], self._patience)
+        replies = await self._exchange(address, *round_trips)
+        answers = [replies[place] for place in places]
         if wait is None:
-            answers = await self._exchange(address, batch)
-            return [answers[place] for place in places]
-        answers = await self._exchange(address, *wait.round_trips(batch, keys[0], self._patience))
-        said = wait.said(answers[len(batch) :])
-        done = [n for n, place in enumerate(places) if not isinstance(answers[place], ResponseError)]
-        if (
-            isinstance(said.marked, ResponseError) and done
-        ):  # the first one's slot is elsewhere: no matter of the others'
+            return answers
+        return await self._acknowledged(address, keys, answers, replies[len(batch) :], wait)
+
+    async def _acknowledged(
+        self, address: Address, keys: Sequence[bytes], answers: list[Reply], others: Sequence[Reply], wait: Wait
+    ) -> list[Reply]:
+        """Return answers, after waiting for what they have to wait for; those for which it is missing are pending."""
+        said = wait.said(others)
+        done = [number for number, answer in enumerate(answers) if not isinstance(answer, ResponseError)]
+        if isinstance(said.marked, ResponseError) and done:
+            # The first one's slot is elsewhere: that is no matter of the others'.
             said = wait.said(await self._exchange(address, *wait.round_trips([], keys[done[0]], self._patience)))
         pending = await self._pending(address, wait, said) if done else ""
-        for n in done if pending else ():
-            answers[places[n]] = StoreUnavailable(pending)
-        return [answers[place] for place in places]
+        for number in done if pending else ():
+            answers[number] = StoreUnavailable(pending)
+        return answers
 
     async def _pending(self, address: Address, wait: Wait, said: Said) -> str:
         """Wait for the server's log, and return what is missing, if anything is."""
@@ -328,11 +256,17 @@ class RedisLink:
         try:
             return await pool.exchange(*round_trips)
         except FAILURES as error:
-            self._places.forget()
-            raise StoreUnavailable(f"the Redis server cannot answer: {type(error).__name__}") from error
+            raise self._cannot(error) from error
         except BaseException:  # it did not answer in time; another one may have taken its place
             self._places.forget()
             raise
+
+    def _cannot(self, error: Exception) -> StoreUnavailable:
+        """Return what is raised when a server has failed; another one may have taken its place."""
+        self._places.forget()
+        if isinstance(error, StoreUnavailable):
+            return error
+        return StoreUnavailable(f"the Redis server cannot answer: {type(error).__name__}")
 
     def _new_pool(self, address: Address) -> Pool:
         return Pool(lambda: self._wire(address), self._drive.gate())
@@ -344,37 +278,6 @@ class RedisLink:
             user = {"username": target.sentinel_username, "password": target.sentinel_password, "db": 0}
             arguments = {**arguments, **user}
         return self._drive.wire(address, arguments, tls=tls)
-
-
-def _places(target: Target, one: Gate) -> Places:
-    if target.kind == "cluster":
-        return Cluster(target.addresses, one)
-    if target.kind == "sentinel":
-        return Sentinels(target.addresses, target.service, one)
-    return OneServer(target.addresses[0])
-
-
-def _in_turn(servers: list[Address]) -> Iterator[Address]:
-    """Yield each of them; who was asked goes to the end, so that one that hangs is not asked first again."""
-    for _ in range(len(servers)):
-        server = servers.pop(0)
-        servers.append(server)
-        yield server
-
-
-def _merged(servers: Sequence[Address], found: set[Address]) -> list[Address]:
-    """Return what was found, in the order in which it was known."""
-    known = [server for server in servers if server in found]
-    return [*known, *sorted(found.difference(known))]
-
-
-def _slot_table(ranges: list[Any], asked: str) -> list[Address | None]:
-    """Return the primary of each slot, from what CLUSTER SLOTS says; a server without a host is the one asked."""
-    slots: list[Address | None] = [None] * 16384
-    for first, last, primary, *_ in ranges:
-        address = (_text(primary[0]) if primary[0] else asked, int(primary[1]))
-        slots[first : last + 1] = [address] * (last + 1 - first)
-    return slots
 
 
 def _redirected(reply: Any) -> Address | None:
@@ -389,7 +292,3 @@ def _no_error(reply: Reply) -> Reply | StoreUnavailable:
     if isinstance(reply, ResponseError):
         return StoreUnavailable(f"the Redis server refuses: {type(reply).__name__}: {str(reply)[:100]}")
     return reply
-
-
-def _text(octets: bytes) -> str:
-    return octets.decode("utf-8", "replace")

@@ -7,10 +7,11 @@ from time import monotonic
 from typing import Any, Final
 
 from coatcheck.errors import StoreUnavailable
+from coatcheck.stores.redis_drive import Drive
 from coatcheck.stores.redis_scripts import BEHIND, Command
 from coatcheck.stores.redis_url import Address
 from coatcheck.stores.redis_waiting import UNWRITTEN
-from coatcheck.stores.redis_wire import Drive, Reply
+from coatcheck.stores.redis_wire import Reply
 
 _PART: Final = 0.8  # of a call's time: what is late should be called pending, and not late
 

@@ -14,7 +14,6 @@ from coatcheck.stores.redis_url import Target, parse, read_options
 from coatcheck.stores.redis_waiting import UNTIL, Until, Wait, wait_at
 
 if TYPE_CHECKING:
-    from coatcheck.stores.redis_connections import Here
     from coatcheck.stores.redis_wire import Reply
 
 T = TypeVar("T")
@@ -67,6 +66,7 @@ class RedisPlace:
             raise ConfigurationError(f"wait_until is one of {', '.join(UNTIL)}, of 1 or more wait_replicas")
         arguments = {"ssl_ca_certs": ca_file} if ca_file else {}
         self._connections = redis_connections.Connections(target, arguments, pool_size, timeout.total_seconds())
+        self._here = self._connections.here
         self._inspect = redis_durability.inspect
         self._allow_volatile, self._prefix = allow_volatile, prefix.encode()
         self._asked = Wait(wait_replicas, wait_until)
@@ -134,6 +134,3 @@ class RedisPlace:
 
     def _ask(self, key: bytes, command: Command, wait: Wait | None = None) -> Awaitable[Reply]:
         return self._here().ask(Call(key, command), wait)
-
-    def _here(self) -> Here:
-        return self._connections.here()

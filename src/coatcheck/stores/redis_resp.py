@@ -6,7 +6,8 @@ redis-py does both as well, but takes ten times as long to read a small reply, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, Final
 
 from redis.connection import DefaultParser
@@ -15,27 +16,27 @@ from redis.exceptions import InvalidResponse, RedisError
 
 from coatcheck.stores.redis_scripts import Command
 
+Answered = Callable[[list[Any] | Exception], None]
+"""Is called with what each of several commands was answered, or with why they were not."""
+
 _INTEGER, _OCTETS, _ARRAY, _STATUS, _ERROR = b":$*+-"
+_NOTHING: Final = b"-1"
+_NO_PARTS: Final = (b"0", _NOTHING)
 _LONGEST_LINE: Final = 65_536
-
-
-class _Incomplete(Exception):
-    """There is no whole part yet; so many octets are missing at least."""
-
-    def __init__(self, missing: int) -> None:
-        super().__init__()
-        self.missing = missing
+_SIZES: Final = tuple(b"\r\n$%d\r\n" % size for size in range(1024))
 
 
 def pack(commands: Sequence[Command]) -> bytes:
     """Return commands as they are sent."""
-    lines: list[bytes] = []
+    parts: list[bytes] = []
     for command in commands:
-        lines.append(b"*%d" % len(command))
+        parts.append(b"\r\n*%d" % len(command))
         for word in command:
             octets = word if isinstance(word, bytes) else str(word).encode()
-            lines += (b"$%d" % len(octets), octets)
-    return b"\r\n".join([*lines, b""])
+            size = len(octets)
+            parts += (_SIZES[size] if size < len(_SIZES) else b"\r\n$%d\r\n" % size, octets)
+    parts.append(b"\r\n")
+    return b"".join(parts)[2:]
 
 
 class Parser:
@@ -68,43 +69,53 @@ class Parser:
             octets = b"".join([*self._unread, octets])
             self._unread.clear()
         replies: list[Any] = []
-        start = 0
         try:
-            while start < len(octets):
-                start = self._read(octets, start, replies)
-        except _Incomplete as more:
-            self._unread.append(octets[start:])
-            self._missing = more.missing
+            read = self._read(octets, replies)
         except ValueError:
             raise InvalidResponse("this is no reply of a Redis server") from None
+        if read < len(octets):
+            self._unread.append(octets[read:])
         return replies
 
-    def _read(self, octets: bytes, start: int, replies: list[Any]) -> int:
-        """Read the part that begins at `start`, and return where the next one begins."""
-        after = octets.find(b"\r\n", start, start + _LONGEST_LINE) + 2
-        if after < 2:  # nothing was found
-            raise ValueError if len(octets) - start >= _LONGEST_LINE else _Incomplete(1)
-        kind, rest = octets[start], octets[start + 1 : after - 2]
-        reply: Any
-        if kind == _OCTETS:
-            reply, after = _octets(octets, after, int(rest))
-        elif kind == _ARRAY and rest not in _NO_PARTS:
-            self._begun.append(([], _size(rest)))
-            return after
-        else:
-            reply = _line(kind, rest)
-        while self._begun:
-            parts, wanted = self._begun[-1]
-            parts.append(reply)
-            if len(parts) < wanted:
-                return after
-            reply, _ = self._begun.pop()
-        replies.append(reply)
-        return after
+    def _read(self, octets: bytes, replies: list[Any]) -> int:
+        """Read the parts that are whole, and return where the first one begins that is not."""
+        begun, end, start = self._begun, len(octets), 0
+        parts, wanted = begun[-1] if begun else (replies, inf)
+        while start < end:
+            line = octets.find(b"\r\n", start, start + _LONGEST_LINE)
+            if line < 0:
+                if end - start >= _LONGEST_LINE:
+                    raise ValueError
+                self._missing = 1
+                return start
+            kind, rest, after = octets[start], octets[start + 1 : line], line + 2
+            if kind == _OCTETS and rest != _NOTHING:
+                stop = after + _number(rest, least=0)
+                if stop + 2 > end:
+                    self._missing = stop + 2 - end
+                    return start
+                if octets[stop : stop + 2] != b"\r\n":
+                    raise ValueError
+                parts.append(octets[after:stop])
+                start = stop + 2
+            elif kind == _ARRAY and rest not in _NO_PARTS:
+                array: list[Any] = []
+                parts, wanted = array, _number(rest, least=1)
+                begun.append((array, wanted))
+                start = after
+            else:
+                parts.append(_line(kind, rest))
+                start = after
+            while len(parts) == wanted:
+                begun.pop()
+                whole = parts
+                parts, wanted = begun[-1] if begun else (replies, inf)
+                parts.append(whole)
+        return start
 
 
 class Replies(asyncio.Protocol):
-    """Asks a server, and awaits what it answers: for one caller at a time, over one connection.
+    """Asks a server, and tells what it answers: for one caller at a time, over one connection.
 
     A connection on which something comes that nobody waits for is closed, and so never used again (P4).
 
@@ -117,49 +128,53 @@ class Replies(asyncio.Protocol):
         self._parser = Parser()
         self._found: list[Any] = []
         self._wanted = 0
-        self._answer: asyncio.Future[list[Any]] | None = None  # stays if nobody waits for it any more
+        self._answered: Answered | None = None
         self._ended = False
         transport.set_protocol(self)
 
     @property
     def fresh(self) -> bool:
         """Whether it can be asked: still open, and nothing left to be read."""
-        return self._answer is None and not self._ended and not self._transport.is_closing()
+        return self._answered is None and not self._ended and not self._transport.is_closing()
 
-    def ask(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
-        """Send commands, at least one; what each was answered is awaited.
+    def ask(self, commands: bytes, count: int, answered: Answered) -> None:
+        """Send commands, and have `answered` called when all of them are answered, or will not be.
+
+        Args:
+            commands: as `pack` returns them.
+            count: how many they are, at least one.
+            answered: hears of a RedisError if the connection was lost, or as `Parser.feed` says.
 
         Raises:
-            RedisError: see `Parser.feed`; or the connection was lost.
+            RedisError: it cannot be asked.
         """
         if not self.fresh:
             raise RedisConnectionError("the connection is of no use any more")
-        octets = pack(commands)
-        self._found, self._wanted = [], len(commands)
-        self._answer = answer = asyncio.get_running_loop().create_future()
-        self._transport.write(octets)  # no more than one batch waits in it, so there is no need to drain it
-        return answer
+        self._found, self._wanted, self._answered = [], count, answered
+        self._transport.write(commands)  # no more than one batch waits in it, so there is no need to drain it
+
+    def end(self, error: Exception) -> None:
+        """Close the connection, and tell whoever waits why."""
+        self._ended = True
+        self._transport.abort()
+        self._tell(error)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        answer = self._answer
-        if answer is None or answer.done():
-            self._end()
+        if self._answered is None:
+            self.end(InvalidResponse("nobody has asked"))
             return
         try:
             self._found += self._parser.feed(data)
         except RedisError as error:
-            answer.set_exception(error)
-            self._end()
+            self.end(error)
             return
         if len(self._found) < self._wanted:
             return
         if len(self._found) > self._wanted or self._parser.amid:
-            answer.set_exception(InvalidResponse("the server said more than it was asked"))
-            self._end()
+            self.end(InvalidResponse("the server said more than it was asked"))
             return
-        self._answer = None
-        answer.set_result(self._found)
+        self._tell(self._found)
 
     def eof_received(self) -> None:
         """See `asyncio.Protocol`. The transport is closed then."""
@@ -168,38 +183,21 @@ class Replies(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._ended = True
-        if self._answer is not None and not self._answer.done():
-            error = RedisConnectionError("the connection was lost")
-            error.__cause__ = exc
-            self._answer.set_exception(error)
+        error = RedisConnectionError("the connection was lost")
+        error.__cause__ = exc
+        self._tell(error)
 
-    def _end(self) -> None:
-        self._ended = True
-        self._transport.abort()
-
-
-_NO_PARTS: Final = (b"0", b"-1")
+    def _tell(self, found: list[Any] | Exception) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered(found)
 
 
-def _octets(octets: bytes, start: int, size: int) -> tuple[bytes | None, int]:
-    """Return the octets that begin at `start`, and where the next part begins."""
-    if size < 0:
-        if size < -1:
-            raise ValueError
-        return None, start
-    end = start + size
-    if len(octets) < end + 2:
-        raise _Incomplete(end + 2 - len(octets))
-    if not octets.startswith(b"\r\n", end):
+def _number(digits: bytes, *, least: int) -> int:
+    number = int(digits)
+    if number < least:
         raise ValueError
-    return octets[start:end], end + 2
-
-
-def _size(digits: bytes) -> int:
-    size = int(digits)
-    if size <= 0:
-        raise ValueError
-    return size
+    return number
 
 
 def _line(kind: int, rest: bytes) -> Any:
@@ -211,6 +209,8 @@ def _line(kind: int, rest: bytes) -> Any:
         return _error(rest)
     if kind == _ARRAY:
         return [] if rest == b"0" else None
+    if kind == _OCTETS:
+        return None
     raise ValueError
 
 

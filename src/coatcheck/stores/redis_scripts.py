@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -233,9 +234,10 @@ class Call(NamedTuple):
 
 def call(source: str, keys: tuple[bytes, ...], *args: Argument) -> Command:
     """Return the command that runs a script by its name."""
-    return ("EVALSHA", _SHAS[source], len(keys), *keys, *args)
+    return (b"EVALSHA", _SHAS[source], len(keys), *keys, *args)
 
 
+@lru_cache(maxsize=1024)  # a sign-in asks three times
 def tag(subject: str | None) -> bytes:
     """Return 16 octets that stand for a subject, whatever is in its name."""
     if subject is None:
@@ -258,7 +260,6 @@ def write(record: Record, octets: bytes) -> bytes | None:
     try:
         (record.subject or "").encode()
         owner = tag(record.subject)
-        bare = msgspec.structs.replace(record, id="", version=0, seen_at=0, expires_at=0)
         head = _HEAD.pack(
             _FORMAT,
             record.version,
@@ -270,6 +271,7 @@ def write(record: Record, octets: bytes) -> bytes | None:
         )
     except (UnicodeEncodeError, struct.error):
         return None
+    bare = msgspec.structs.replace(record, id="", version=0, seen_at=0, expires_at=0)
     return head + protect(bare.encode(), octets + owner)
 
 

@@ -20,7 +20,7 @@ import msgspec
 from coatcheck.core import base64url
 from coatcheck.core.record import Record
 from coatcheck.errors import StoreUnavailable
-from coatcheck.run import offload, settle
+from coatcheck.run import offload
 from coatcheck.store import Durability, Page
 from coatcheck.stores.encoding import id_octets, protect, unprotect
 from coatcheck.stores.group_commit import Weight
@@ -125,14 +125,14 @@ class SQLiteStore:
 
     async def close(self) -> None:
         """End the writing thread and close the connections; see `Store.close`."""
-        await offload(self._file.close)
+        await self._file.end()
 
     async def create(self, record: Record) -> bool:
         """Store a new record; see `Store.create`."""
         values = _values(record)
         if values is None or not _storable(record.subject):
             return False
-        return await settle(self._file.write(lambda c: c.execute(_CREATE, values).rowcount == 1, Weight.DURABLE))
+        return await self._file.written(lambda c: c.execute(_CREATE, values).rowcount == 1, Weight.DURABLE)
 
     async def load(self, id: str) -> Record | None:
         """Return a record, or None; see `Store.load`."""
@@ -147,14 +147,14 @@ class SQLiteStore:
         values = _values(record)
         if values is None or not _storable(record.subject):
             return False
-        return await settle(self._file.write(lambda c: c.execute(_REPLACE, values).rowcount == 1, Weight.DURABLE))
+        return await self._file.written(lambda c: c.execute(_REPLACE, values).rowcount == 1, Weight.DURABLE)
 
     async def touch(self, id: str, seen_at: int, expires_at: int) -> None:
         """Move times forward; see `Store.touch`."""
         octets = id_octets(id)
         if octets is not None:
             values = {"id": octets, "seen_at": seen_at, "expires_at": expires_at}
-            await settle(self._file.write(lambda c: c.execute(_TOUCH, values).close(), Weight.LIGHT))
+            await self._file.written(lambda c: c.execute(_TOUCH, values).close(), Weight.LIGHT)
 
     async def delete(self, id: str) -> Record | None:
         """Remove and return a record; a damaged one is removed too, but not returned; see `Store.delete`.
@@ -165,7 +165,7 @@ class SQLiteStore:
         octets = id_octets(id)
         if octets is None:
             return None
-        rows = await settle(self._file.write(lambda c: c.execute(_DELETE, (octets,)).fetchall(), Weight.FINAL))
+        rows = await self._file.written(lambda c: c.execute(_DELETE, (octets,)).fetchall(), Weight.FINAL)
         return _record(id, octets, rows[0]) if rows else None
 
     async def list(self, subject: str) -> builtins.list[Record]:
@@ -189,13 +189,13 @@ class SQLiteStore:
             connection.execute(_CUT_OFF, (subject, before))
             return connection.execute(_REVOKE, (subject, kept)).fetchall()
 
-        rows = await settle(self._file.write(work, Weight.FINAL))
+        rows = await self._file.written(work, Weight.FINAL)
         return [base64url.encode(id) for id, superseded in rows if type(id) is bytes and superseded != 1]
 
     async def sweep(self, now: int) -> int:
         """Remove expired records, some at a time, so that no other writer waits long; see `Store.sweep`."""
         old = now - CUTOFF_MEMORY
-        await settle(self._file.write(lambda c: c.execute(_FORGET, (old,)).close(), Weight.CLEANING))
+        await self._file.written(lambda c: c.execute(_FORGET, (old,)).close(), Weight.CLEANING)
         return await self._file.sweep(_SWEEP, now)
 
     async def walk(self) -> AsyncIterator[Page]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from coatcheck.documents import Values, check_keys, check_writes, page_bounds
 from coatcheck.errors import StoreUnavailable
-from coatcheck.run import offload, settle
+from coatcheck.run import offload
 from coatcheck.store import Durability
 from coatcheck.stores.encoding import document_key, protect, unprotect
 from coatcheck.stores.group_commit import Weight
@@ -78,7 +78,7 @@ class SQLiteDocuments:
 
     async def close(self) -> None:
         """End the writing thread and close the connections; see `Documents.close`."""
-        await offload(self._file.close)
+        await self._file.end()
 
     async def get(self, *keys: str) -> builtins.list[bytes | None]:
         """Return what is stored; see `Documents.get`."""
@@ -122,7 +122,7 @@ class SQLiteDocuments:
                     connection.execute(_PUT, (name, expires_at, value))
             return True
 
-        return await settle(self._file.write(work, weight))
+        return await self._file.written(work, weight)
 
 
 def _stored(values: Values) -> dict[bytes, bytes | None]:

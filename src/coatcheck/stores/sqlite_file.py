@@ -9,20 +9,23 @@ closes every connection of this process; parent and child open their own when th
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sqlite3
 import threading
 import time
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
-from typing import Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
 
 from coatcheck.errors import ConfigurationError, StoreUnavailable
-from coatcheck.run import offload, settle
-from coatcheck.stores.group_commit import FAILURES, GroupCommit, Weight, Work, lacks_room, unavailable
+from coatcheck.run import offload, running_loop
+from coatcheck.stores.coalesce import Asked, Coalescer
+from coatcheck.stores.group_commit import FAILURES, GroupCommit, Job, Weight, Work, lacks_room, unavailable
 from coatcheck.stores.reserve import Reserve
 
 T = TypeVar("T")
@@ -90,6 +93,7 @@ class SQLiteFile:
         self._idle: list[sqlite3.Connection] = []  # its ends are atomic: a reader takes one and puts it back
         self._readers: set[sqlite3.Connection] = set()
         self._writer: GroupCommit | None = None
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Coalescer[Job, Any]] = WeakKeyDictionary()
         _files.add(self)
 
     def open(self) -> None:
@@ -129,6 +133,14 @@ class SQLiteFile:
             while self._idle:
                 self._discard(self._idle.pop())
 
+    async def end(self) -> None:
+        """Have everything written that this event loop has asked for, and close it."""
+        loop = running_loop()
+        coalescer = self._loops.pop(loop, None) if loop is not None else None
+        if coalescer is not None:
+            await coalescer.settled()
+        await offload(self.close)
+
     def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `query` returns, on this thread; it must fetch all of its rows.
 
@@ -153,11 +165,40 @@ class SQLiteFile:
         It may be called again if the transaction fails. The future's error is then StoreUnavailable, or whatever
         else `work` raised.
         """
+        job, future = Job(work, weight), Future[T]()
+        future.set_running_or_notify_cancel()  # nobody who stops waiting stops it
+        self._submit([job], partial(_settle, future, job))
+        return future
+
+    async def written(self, work: Work[T], weight: Weight) -> T:
+        """Have `work` done as `write` does, and return what it returned; whoever stops waiting stops nothing.
+
+        What the tasks of an event loop want to have written in one tick is handed over together.
+        """
+        loop = running_loop()
+        if loop is None:
+            return self.write(work, weight).result()
+        coalescer = self._loops.get(loop)
+        if coalescer is None:
+            coalescer = self._loops[loop] = Coalescer(self._submit_asked)
+        outcome: T = await coalescer.ask(Job(work, weight))
+        return outcome
+
+    def _submit_asked(self, asked: Asked[Job, Any]) -> None:
+        loop, jobs = asyncio.get_running_loop(), asked.questions
+
+        def done() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(asked.answer, [job.outcome for job in jobs])
+
+        self._submit(jobs, done)
+
+    def _submit(self, jobs: Sequence[Job], done: Callable[[], object]) -> None:
         with self._lock:
             self.open()
             if self._writer is None or not self._writer.alive():
                 self._writer = self._new_writer()
-            return self._writer.submit(work, weight)
+            self._writer.submit(jobs, done)
 
     async def sweep(self, statement: str, now: int) -> int:
         """Remove what has expired, some at a time, so that no other writer waits long, and return how many rows.
@@ -168,7 +209,7 @@ class SQLiteFile:
         """
         removed = 0
         while True:
-            chunk = await settle(self.write(lambda c: c.execute(statement, (now, _CHUNK)).rowcount, Weight.CLEANING))
+            chunk = await self.written(lambda c: c.execute(statement, (now, _CHUNK)).rowcount, Weight.CLEANING)
             removed += chunk
             if chunk < _CHUNK:
                 return removed
@@ -255,8 +296,15 @@ class SQLiteFile:
         self._lock.release()
 
 
+def _settle(future: Future[Any], job: Job) -> None:
+    if isinstance(job.outcome, Exception):
+        future.set_exception(job.outcome)
+    else:
+        future.set_result(job.outcome)
+
+
 _inherited: list[object] = []
-_files: weakref.WeakSet[SQLiteFile] = weakref.WeakSet()
+_files: WeakSet[SQLiteFile] = WeakSet()
 _waiting: list[SQLiteFile] = []
 _forking = threading.Lock()
 

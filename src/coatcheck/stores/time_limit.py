@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
 
-class _Step:
-    __slots__ = ("overdue", "task", "until")
+class Step:
+    """Something that is under way."""
 
-    def __init__(self, task: asyncio.Task[Any], until: float) -> None:
-        self.task, self.until, self.overdue = task, until, False
+    __slots__ = ("end", "overdue", "until")
+
+    def __init__(self, end: Callable[[], object], until: float) -> None:
+        self.end, self.until, self.overdue = end, until, False
 
 
 class TimeLimit:
@@ -27,9 +29,26 @@ class TimeLimit:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._steps: dict[_Step, None] = {}  # the oldest first
+        self.seconds = seconds
+        self._steps: dict[Step, None] = {}  # the oldest first
         self._watching = False
+
+    def begin(self, end: Callable[[], object]) -> Step:
+        """Begin what is no task: a callback finishes it, and calls `finish`; if it is late, `end` is called.
+
+        Args:
+            end: ends it.
+        """
+        loop = asyncio.get_running_loop()
+        step = Step(end, loop.time() + self.seconds)
+        self._steps[step] = None
+        if not self._watching:
+            self._watch(loop, step.until)
+        return step
+
+    def finish(self, step: Step) -> None:
+        """Stop watching it."""
+        del self._steps[step]
 
     async def keep(self, step: Awaitable[T]) -> T:
         """Finish it in time; if it is not, it is cancelled. Who cancels the task itself cancels it as ever.
@@ -38,11 +57,7 @@ class TimeLimit:
             TimeoutError: it took too long.
         """
         task = cast("asyncio.Task[Any]", asyncio.current_task())
-        loop, before = asyncio.get_running_loop(), task.cancelling()
-        mine = _Step(task, loop.time() + self._seconds)
-        self._steps[mine] = None
-        if not self._watching:
-            self._watch(loop, mine.until)
+        before, mine = task.cancelling(), self.begin(task.cancel)
         try:
             return await step
         except asyncio.CancelledError:
@@ -50,7 +65,7 @@ class TimeLimit:
                 raise TimeoutError from None
             raise
         finally:
-            del self._steps[mine]
+            self.finish(mine)
             if mine.overdue:
                 task.uncancel()
 
@@ -61,10 +76,10 @@ class TimeLimit:
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         self._watching = False
         now = loop.time()
-        for step in self._steps:
+        for step in list(self._steps):  # one that is ended may be finished at once
             if step.until > now:
                 self._watch(loop, step.until)
                 return
             if not step.overdue:
                 step.overdue = True
-                step.task.cancel()
+                step.end()

@@ -17,14 +17,17 @@ from typing import Any
 import psycopg
 import pytest
 from ledger import NOTHING, Ledger
+from postgres_sent import statements
 from postgres_server import OwnServer
 
 from coatcheck.core import base64url
 from coatcheck.core.record import Record
 from coatcheck.errors import StoreUnavailable
 from coatcheck.run import run
-from coatcheck.stores.postgres import PostgresStore, _values
-from coatcheck.stores.postgres_pool import LoopPool, Options, read_url
+from coatcheck.stores.postgres import PostgresStore
+from coatcheck.stores.postgres_loop import LoopPool
+from coatcheck.stores.postgres_pool import Options, read_url
+from coatcheck.stores.postgres_rows import row_of
 from coatcheck.stores.postgres_wire import AsyncConnection, Connection
 from coatcheck.testing import make_record
 from coatcheck.testing.clock import START
@@ -43,19 +46,6 @@ async def store(make: Make) -> AsyncIterator[PostgresStore]:
     await store.open()
     yield store
     await store.close()
-
-
-def count_queries(store: PostgresStore) -> list[str]:
-    """Have the statements that are sent from now on listed."""
-    pool: Any = store._loops[asyncio.get_running_loop()].pool
-    answer, sent = pool.answer, []
-
-    async def counted(query: str, *rest: Any, **named: Any) -> Any:
-        sent.append(query)
-        return await answer(query, *rest, **named)
-
-    pool.answer = counted
-    return sent
 
 
 async def created(store: PostgresStore, **changes: Any) -> Record:
@@ -82,7 +72,7 @@ async def settled(check: Callable[[], bool]) -> None:
 
 async def test_50_loads_of_one_tick_are_one_query(store: PostgresStore) -> None:
     records = [await created(store) for _ in range(25)]
-    sent = count_queries(store)
+    sent = statements(store)
     ids = [record.id for record in records] + [make_id() for _ in range(25)]
     assert await asyncio.gather(*map(store.load, ids)) == [*records, *[None] * 25]
     assert len(sent) == 1
@@ -118,7 +108,7 @@ def flipped(body: bytes, place: int) -> bytes:
 async def test_p4_no_changed_octet_makes_a_record_somebody_elses(store: PostgresStore, server: Any) -> None:
     """Each octet of a body changed in turn, and one body in another's row: never returned, always removable."""
     sound = await created(store, subject="bob")
-    rows = [row for _ in range(200) if (row := _values(make_record("alice"))) is not None]
+    rows = [row for _ in range(200) if (row := row_of(make_record("alice"))) is not None]
     del rows[len(rows[0][-1]) + 1 :]
     columns = [[*row[:-1], flipped(row[-1], n)] for n, row in enumerate(rows[:-1])]
     with server.connect() as connection, connection.cursor() as cursor:

@@ -10,7 +10,8 @@ import pytest
 
 from coatcheck.core import base64url
 from coatcheck.core.record import Device, Record, pack
-from coatcheck.stores.postgres import _CHUNK, PostgresStore, _values
+from coatcheck.stores.postgres import _CHUNK, PostgresStore
+from coatcheck.stores.postgres_rows import row_of
 from coatcheck.testing import make_record
 from coatcheck.testing.clock import START
 from coatcheck.testing.records import HOUR, following
@@ -33,7 +34,7 @@ def fill(server: Any, records: list[Record]) -> None:
         copying = f"COPY coatcheck_record ({columns}) FROM STDIN".encode()
         with connection.cursor().copy(copying) as copy:
             for record in records:
-                copy.write_row(_values(record) or ())
+                copy.write_row(row_of(record) or ())
     server.ask("ANALYZE coatcheck_record")
 
 

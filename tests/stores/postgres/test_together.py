@@ -11,6 +11,7 @@ import msgspec
 import psycopg
 import pytest
 import ticks
+from postgres_sent import statements
 from ticks import half_stop_waiting, written_before_it_closes
 
 from coatcheck.core import base64url
@@ -43,19 +44,6 @@ async def made(store: PostgresStore, count: int, subject: str | None = None) -> 
 
 def octets(record: Record) -> bytes:
     return base64url.decode(record.id)
-
-
-def statements(store: PostgresStore) -> list[str]:
-    """Have the statements that are sent from now on listed."""
-    pool: Any = store._loops[asyncio.get_running_loop()].pool
-    answer, sent = pool.answer, list[str]()
-
-    async def listed(query: str, *rest: Any, **named: Any) -> Any:
-        sent.append(query)
-        return await answer(query, *rest, **named)
-
-    pool.answer = listed
-    return sent
 
 
 # -- one statement ----------------------------------------------------------------------------------------------------

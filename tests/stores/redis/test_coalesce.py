@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from coatcheck.errors import StoreUnavailable
-from coatcheck.stores.coalesce import MOST, Coalescer
+from coatcheck.stores.coalesce import MOST, Asked, Coalescer
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +22,10 @@ class Echo:
         self.may = asyncio.Event()
         self.error: Exception | None = None
 
-    async def __call__(self, questions: Sequence[str]) -> Sequence[str | Exception]:
+    def __call__(self, asked: Asked[str, str]) -> None:
+        asked.answer_later(self.answers(asked.questions))
+
+    async def answers(self, questions: Sequence[str]) -> Sequence[str | Exception]:
         self.calls.append(list(questions))
         self.called.release()
         await self.may.wait()
@@ -112,8 +115,88 @@ async def test_an_answer_that_is_an_error_is_raised_to_the_one_who_asked() -> No
 
 
 async def test_a_missing_answer_is_an_error_and_no_endless_wait() -> None:
-    async def none(_questions: Sequence[str]) -> Sequence[str]:
-        return []
+    def none(asked: Asked[str, str]) -> None:
+        asked.answer([])
 
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="0 answers to 1"):
         await Coalescer(none).ask("a")
+
+
+# -- without a task
+
+
+class Held:
+    """Keeps what is asked, for somebody to answer it."""
+
+    def __init__(self) -> None:
+        self.calls: list[Asked[str, str]] = []
+
+    def __call__(self, asked: Asked[str, str]) -> None:
+        self.calls.append(asked)
+
+
+async def test_what_is_answered_by_a_callback_needs_no_task() -> None:
+    """Who asks hears the answer, an error among them, and another one of another call."""
+    held = Held()
+    coalescer = Coalescer(held)
+    before, asking = asyncio.all_tasks(), [coalescer.ask(question) for question in ("a", "bad", "c")]
+    await asyncio.sleep(0)
+    later = coalescer.ask("d")
+    await asyncio.sleep(0)
+    assert [asked.questions for asked in held.calls] == [["a", "bad", "c"], ["d"]]
+    assert asyncio.all_tasks() == before
+    asking[2].cancel()
+    held.calls[1].fail(StoreUnavailable("down"))
+    held.calls[0].answer(["A", StoreUnavailable("bad"), "C"])
+    results = await asyncio.gather(*asking, later, return_exceptions=True)
+    assert [str(result) for result in results] == ["A", "bad", "", "down"]
+
+
+async def test_what_is_answered_by_a_callback_is_waited_for() -> None:
+    held = Held()
+    coalescer = Coalescer(held)
+    coalescer.ask("a").cancel()
+    settled = asyncio.ensure_future(coalescer.settled())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not settled.done()
+    held.calls[0].answer(["A"])
+    await settled
+
+
+async def test_who_cannot_make_answers_of_what_was_found_says_so_to_all() -> None:
+    """Nobody waits for ever for something that a callback could not do."""
+
+    known = {"a": "A"}
+
+    def found_by(asked: Asked[str, str]) -> None:
+        asked.answer_by(lambda: [known[question] for question in asked.questions])
+
+    coalescer = Coalescer(found_by)
+    assert await coalescer.ask("a") == "A"
+    results = await asyncio.gather(coalescer.ask("a"), coalescer.ask("bad"), return_exceptions=True)
+    assert [type(result) for result in results] == [KeyError, KeyError]
+    await coalescer.settled()
+
+
+async def test_who_fails_to_ask_says_so_to_all() -> None:
+    def fails(_asked: Asked[str, str]) -> None:
+        raise KeyError
+
+    coalescer = Coalescer[str, str](fails)
+    results = await asyncio.gather(coalescer.ask("a"), coalescer.ask("b"), return_exceptions=True)
+    assert [type(result) for result in results] == [KeyError, KeyError]
+    await coalescer.settled()
+
+
+async def test_who_waits_is_cancelled_with_the_loop() -> None:
+    """The task that looks for the answers is cancelled when the loop is shut down, and leaves nobody waiting."""
+    before, coalescer = asyncio.all_tasks(), Coalescer(Echo())
+    asking = coalescer.ask("a")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    [looking] = asyncio.all_tasks() - before
+    looking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await coalescer.settled()

@@ -22,9 +22,9 @@ from coatcheck.feeds.redis import RedisFeed
 from coatcheck.run import run
 from coatcheck.stores.redis import RedisStore
 from coatcheck.stores.redis_documents import RedisDocuments
+from coatcheck.stores.redis_drive import LoopDrive
 from coatcheck.stores.redis_log import Log
 from coatcheck.stores.redis_waiting import UNWRITTEN
-from coatcheck.stores.redis_wire import LoopDrive
 from coatcheck.testing import make_record
 from coatcheck.testing.clock import START
 from coatcheck.testing.records import following

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
 import redis.asyncio
+from hypothesis import given
+from hypothesis import strategies as st
 from redis.exceptions import (
     AskError,
     BusyLoadingError,
@@ -18,6 +22,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from coatcheck.errors import StoreUnavailable
+from coatcheck.stores import redis_resp
 from coatcheck.stores.redis_resp import Parser, Replies, pack
 from coatcheck.stores.redis_scripts import Command
 
@@ -68,6 +74,12 @@ class Connection:
         self.closed = False
         self.replies = Replies(cast("asyncio.WriteTransport", self))
 
+    def ask(self, *commands: Command) -> list[object]:
+        """Ask, and return the list to which the answers, or why there are none, will be added."""
+        heard: list[object] = []
+        self.replies.ask(pack(commands), len(commands), heard.append)
+        return heard
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         assert isinstance(protocol, Replies)
 
@@ -111,17 +123,50 @@ def test_a_reply_is_the_same_in_pieces_of_any_size(octets: bytes, reply: object,
     assert replies == [reply]
 
 
-def test_p9_parts_are_read_once_however_small_the_pieces() -> None:
-    """Else a long reply would cost the square of its length."""
-    parser, read = Parser(), 0
-    once = parser._read
+SIMPLE = st.none() | st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=40)
+NESTED = st.recursive(SIMPLE, lambda inner: st.lists(inner, max_size=4), max_leaves=20)
 
-    def counted(octets: bytes, start: int, replies: list[object]) -> int:
+
+def written(reply: Any) -> bytes:
+    """Return a reply as a server writes it."""
+    if isinstance(reply, list):
+        return b"*%d\r\n" % len(reply) + b"".join(map(written, reply))
+    if isinstance(reply, bytes):
+        return b"$%d\r\n%b\r\n" % (len(reply), reply)
+    return b"$-1\r\n" if reply is None else b":%d\r\n" % reply
+
+
+@given(st.lists(NESTED, max_size=5), st.data())
+def test_replies_are_the_same_wherever_they_are_cut(replies: list[object], data: st.DataObject) -> None:
+    octets, parser = b"".join(map(written, replies)), Parser()
+    cuts = data.draw(st.lists(st.integers(0, len(octets)), max_size=10))
+    read: list[object] = []
+    for start, end in pairwise(sorted({0, *cuts, len(octets)})):
+        read += parser.feed(octets[start:end])
+        assert len(read) <= len(replies)
+    assert read == replies
+    assert not parser.amid
+
+
+@given(st.lists(NESTED, min_size=1, max_size=3), st.data())
+def test_p4_what_was_damaged_on_the_way_is_a_reply_or_refused(replies: list[object], data: st.DataObject) -> None:
+    """Whatever the octets are, the parser says that more must come, or raises what ends the connection."""
+    octets = bytearray(b"".join(map(written, replies)))
+    octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(RedisError):
+        Parser().feed(bytes(octets))
+
+
+def test_p9_parts_are_read_once_however_small_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a long reply would cost the square of its length."""
+    parser, read, once = Parser(), 0, redis_resp._number
+
+    def counted(digits: bytes, *, least: int) -> int:
         nonlocal read
         read += 1
-        return once(octets, start, replies)
+        return once(digits, least=least)
 
-    parser._read = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(redis_resp, "_number", counted)
     octets = b"*1000\r\n" + b"$100\r\n%b\r\n" % (b"x" * 100) * 1000
     replies = [reply for start in range(0, len(octets), 10) for reply in parser.feed(octets[start : start + 10])]
     assert replies == [[b"x" * 100] * 1000]
@@ -142,15 +187,15 @@ def test_a_server_that_is_still_loading_is_as_good_as_none() -> None:
 # -- the connection -------------------------------------------------------------------------------------------------
 
 
-async def test_the_answers_of_a_batch_are_awaited_together() -> None:
+async def test_the_answers_of_a_batch_are_told_together() -> None:
     connection = Connection()
     for _ in range(2):
-        asking = connection.replies.ask([("PING",), ("GET", b"k")])
+        heard = connection.ask(("PING",), ("GET", b"k"))
         connection.replies.data_received(b"+PONG\r\n$1\r")
-        assert not asking.done()
+        assert not heard
         assert not connection.replies.fresh
         connection.replies.data_received(b"\nv\r\n")
-        assert await asking == [b"PONG", b"v"]
+        assert heard == [[b"PONG", b"v"]]
         assert connection.replies.fresh
     assert connection.sent == [pack([("PING",), ("GET", b"k")])] * 2
 
@@ -160,36 +205,44 @@ async def test_p4_who_speaks_unasked_is_not_asked() -> None:
     connection.replies.data_received(b"$1\r\nv\r\n")
     assert connection.closed
     with pytest.raises(RedisError):
-        connection.replies.ask([("PING",)])
+        connection.ask(("PING",))
 
 
-async def test_p4_what_comes_for_somebody_who_waits_no_more_is_nobodys() -> None:
+async def test_p4_nobody_is_asked_who_has_not_answered_yet() -> None:
     connection = Connection()
-    connection.replies.ask([("GET", b"k")]).cancel()
-    assert not connection.replies.fresh
+    heard = connection.ask(("GET", b"k"))
     with pytest.raises(RedisError):
-        connection.replies.ask([("GET", b"other")])
+        connection.ask(("GET", b"other"))
     connection.replies.data_received(b"$1\r\nv\r\n")
+    assert heard == [[b"v"]]
+
+
+async def test_p4_who_is_ended_says_why_once_and_what_comes_then_is_nobodys() -> None:
+    connection = Connection()
+    heard, late = connection.ask(("GET", b"k")), StoreUnavailable("too late")
+    connection.replies.end(late)
     assert connection.closed
+    assert not connection.replies.fresh
+    connection.replies.data_received(b"$1\r\nv\r\n")
+    connection.replies.connection_lost(None)
+    assert heard == [late]
 
 
 @pytest.mark.parametrize("more", [b"+OK\r\n", b"$", b"*2\r\n:1\r\n"])
 async def test_p4_who_says_more_than_asked_is_not_believed(more: bytes) -> None:
     connection = Connection()
-    asking = connection.replies.ask([("GET", b"k")])
+    heard = connection.ask(("GET", b"k"))
     connection.replies.data_received(b"$1\r\nv\r\n" + more)
-    with pytest.raises(InvalidResponse):
-        await asking
+    assert [type(each) for each in heard] == [InvalidResponse]
     assert connection.closed
 
 
 @pytest.mark.parametrize("octets", [b"hello\r\n", b"+OK\r\n-LOADING still reading the log\r\n"])
 async def test_p4_what_is_no_reply_ends_the_connection(octets: bytes) -> None:
     connection = Connection()
-    asking = connection.replies.ask([("PING",), ("PING",)])
+    heard = connection.ask(("PING",), ("PING",))
     connection.replies.data_received(octets)
-    with pytest.raises(RedisError):
-        await asking
+    assert [isinstance(each, RedisError) for each in heard] == [True]
     assert connection.closed
     assert not connection.replies.fresh
 
@@ -198,13 +251,13 @@ async def test_p4_what_is_no_reply_ends_the_connection(octets: bytes) -> None:
 @pytest.mark.parametrize("error", [None, ConnectionResetError()])
 async def test_p4_half_a_reply_is_none(octets: bytes, error: Exception | None) -> None:
     connection = Connection()
-    asking = connection.replies.ask([("PING",)])
+    heard = connection.ask(("PING",))
     connection.replies.data_received(octets)
     connection.replies.eof_received()
     connection.replies.connection_lost(error)
-    with pytest.raises(RedisError) as raised:
-        await asking
-    assert raised.value.__cause__ is error
+    [raised] = heard
+    assert isinstance(raised, RedisError)
+    assert raised.__cause__ is error
 
 
 async def test_who_has_hung_up_is_not_asked() -> None:

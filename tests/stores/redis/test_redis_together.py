@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from redis.crc import key_slot
+from redis_sent import round_trips
 from ticks import half_stop_waiting, made, written_before_it_closes
 
 from coatcheck.errors import ConfigurationError, StoreUnavailable
@@ -30,19 +31,6 @@ async def store(valkey: Any, prefix: str) -> AsyncIterator[RedisStore]:
     await store.close()
 
 
-def pipelines(store: RedisStore) -> list[Sequence[Command]]:
-    """Have what is sent from now on listed: the commands of each round trip."""
-    link: Any = store._here().link
-    exchange, sent = link._exchange, list[Sequence[Command]]()
-
-    async def listed(address: Any, *round_trips: Sequence[Command]) -> Any:
-        sent.extend(round_trips)
-        return await exchange(address, *round_trips)
-
-    link._exchange = listed
-    return sent
-
-
 def scripts_of(commands: Sequence[Command]) -> list[str]:
     names = {call(source, ())[1]: name for name, source in SCRIPTS.items()} | {BEHIND: "log"}
     return [names.get(command[1], "") for command in commands]
@@ -58,7 +46,7 @@ async def test_the_writes_of_one_tick_are_one_pipeline_in_their_order(store: Red
     """Behind them the server is asked once whether its log has them; what may be lost does not wait for that."""
     old, used, gone = await made(store, 3)
     new = make_record(None)
-    sent = pipelines(store)
+    sent = round_trips(store)
     answers: tuple[object, ...] = await asyncio.gather(
         store.touch(used.id, used.seen_at + 5, used.expires_at + 5),
         store.replace(following(old)),
@@ -79,7 +67,7 @@ async def test_the_writes_of_one_tick_are_one_pipeline_in_their_order(store: Red
 async def test_sign_ins_and_sign_outs_of_one_tick_share_each_of_their_steps(store: RedisStore) -> None:
     """Ten of either have two steps, and none of them is a round trip of its own."""
     gone = await made(store, 10, "alice")
-    sent = pipelines(store)
+    sent = round_trips(store)
     coming = [make_record("bob") for _ in range(10)]
     await asyncio.gather(*map(store.create, coming), *(store.delete(record.id) for record in gone))
     assert [scripts_of(commands) for commands in sent] == [
@@ -104,7 +92,7 @@ async def test_what_fails_for_one_is_no_error_for_the_others(store: RedisStore, 
 async def test_p4_whoever_stops_waiting_stops_nothing_and_leaves_no_reply(store: RedisStore) -> None:
     """Half of those who wrote in one tick are cancelled once the batch was sent; all is written, each has their own."""
     records = await made(store, 40)
-    await half_stop_waiting(store, records, pipelines(store))
+    await half_stop_waiting(store, records, round_trips(store))
 
 
 async def test_a_store_that_is_closed_has_written_what_was_asked_for(store: RedisStore) -> None:

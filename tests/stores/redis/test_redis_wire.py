@@ -10,16 +10,22 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from coatcheck.errors import StoreUnavailable
 from coatcheck.stores.redis import RedisStore
+from coatcheck.stores.redis_drive import LoopDrive, ThreadDrive
+from coatcheck.stores.redis_pool import LoopGate, Pool
+from coatcheck.stores.redis_resp import pack
 from coatcheck.stores.redis_scripts import FORGET, Call, call
-from coatcheck.stores.redis_wire import LoopDrive, Pool, Wire
+from coatcheck.stores.redis_wire import Wire
 
 pytestmark = pytest.mark.anyio
 
 TOUCHED = [("GET", b"key")]
 Answers = Callable[[bytes], bytes]
+NEVER = 3600.0
 
 
 class Server:
@@ -47,6 +53,12 @@ async def served(answers: Answers, **arguments: Any) -> AsyncIterator[tuple[Serv
         await wire.drop()
         for writer in server.writers:
             writer.close()
+
+
+async def until(true: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not true():  # noqa: ASYNC110 (there is no event to wait for)
+            await asyncio.sleep(0.001)
 
 
 async def until_not_fresh(wire: Wire) -> None:
@@ -117,11 +129,9 @@ async def test_p4_who_is_cancelled_takes_the_connection_along(said: bytes) -> No
     answers = iter([said, b"$1\r\nv\r\n"])
     async with served(lambda _: next(answers)) as (server, wire):
         wires = [LoopDrive(1, 10).wire(server_address(wire), {}, tls=False), wire]
-        pool = Pool(wires.pop, asyncio.Semaphore(1))
+        pool = Pool(wires.pop, LoopGate(1))
         first = asyncio.create_task(pool.exchange(TOUCHED))
-        async with asyncio.timeout(10):
-            while not server.heard:  # noqa: ASYNC110 (there is no event to wait for)
-                await asyncio.sleep(0.001)
+        await until(lambda: server.heard)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
@@ -141,6 +151,99 @@ async def test_what_a_server_has_done_is_not_asked_again(valkey: Any, prefix: st
     assert valkey.ask("GET", done) == b"2"
     assert await store._here().link.send([]) == []
     await store.close()
+
+
+# -- at once --------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def pooled(answers: Answers, seconds: float = 10) -> AsyncIterator[tuple[Server, Pool]]:
+    """Give a pool of one connection, which is not opened yet."""
+    async with served(answers) as (server, wire):
+        drive = LoopDrive(1, seconds)
+        pool = Pool(lambda: drive.wire(server_address(wire), {}, tls=False), LoopGate(1))
+        yield server, pool
+        await pool.close()
+
+
+async def test_p9_an_idle_connection_is_asked_at_once_and_no_other() -> None:
+    """Not one that must be opened first, nor beside one that is asked: there are no more than the gate lets through."""
+    async with pooled(lambda words: b"$1\r\nv\r\n" * words.count(b"GET")) as (server, pool):
+        heard: list[object] = []
+        assert not pool.ask(TOUCHED, heard.append)
+        assert await pool.exchange(TOUCHED) == [b"v"]
+        assert pool.ask(TOUCHED * 2, heard.append)
+        assert not pool.ask(TOUCHED, heard.append)
+        await until(lambda: heard)
+        assert heard == [[b"v", b"v"]]
+        assert len(server.writers) == 1
+
+
+async def test_who_asks_at_once_pushes_in_front_of_nobody() -> None:
+    """Whoever waits for a connection is next when it becomes free."""
+    async with pooled(lambda _: b"$1\r\nv\r\n") as (_, pool):
+        await pool.exchange(TOUCHED)
+        pushed: list[bool] = []
+        assert pool.ask(TOUCHED, lambda _: pushed.append(pool.ask(TOUCHED, lambda _: None)))
+        waiting = asyncio.ensure_future(pool.exchange(TOUCHED))
+        assert await waiting == [b"v"]
+        assert pushed == [False]
+
+
+async def test_p6_who_does_not_answer_at_once_is_late_in_time() -> None:
+    """The connection is closed, and the next one who asks has another."""
+    answers = iter([b"$1\r\nv\r\n", b"$1\r\n", b"$1\r\nw\r\n"])
+    async with pooled(lambda _: next(answers), seconds=0.1) as (server, pool):
+        heard: list[object] = []
+        await pool.exchange(TOUCHED)
+        assert pool.ask(TOUCHED, heard.append)
+        await until(lambda: heard)
+        assert [str(each) for each in heard] == ["the Redis server did not answer within 0.1 s"]
+        assert not pool.ask(TOUCHED, heard.append)
+        assert await pool.exchange(TOUCHED) == [b"w"]
+        assert len(server.writers) == 2
+
+
+async def test_p4_who_is_lost_amid_an_answer_is_told_and_not_asked_again() -> None:
+    async with pooled(lambda words: b"$1\r\nv\r\n" if b"GET" in words else b"$1\r\n") as (server, pool):
+        heard: list[object] = []
+        await pool.exchange(TOUCHED)
+        assert pool.ask([("PING",)], heard.append)
+        await until(lambda: len(server.heard) == 2)
+        server.writers[0].close()
+        await until(lambda: heard)
+        assert [type(each) for each in heard] == [RedisConnectionError]
+        assert not pool.ask(TOUCHED, heard.append)
+        assert await pool.exchange(TOUCHED) == [b"v"]
+        assert len(server.writers) == 2
+
+
+async def test_p4_a_connection_that_is_asked_at_once_has_nothing_left_to_be_read() -> None:
+    async with pooled(lambda _: b"$1\r\nv\r\n") as (server, pool):
+        await pool.exchange(TOUCHED)
+        server.writers[0].write(b"$5\r\nother\r\n")
+        [wire] = pool._idle
+        await until_not_fresh(wire)
+        assert not pool.ask(TOUCHED, list[object]().append)
+        assert await pool.exchange(TOUCHED) == [b"v"]
+
+
+def test_where_no_event_loop_runs_nothing_is_asked_at_once(valkey: Any) -> None:
+    """A connection of a thread blocks whoever asks; its gate lets through as many as another one's."""
+    drive = ThreadDrive(1, 10)
+    wire, gate = drive.wire(("127.0.0.1", valkey.port), {}, tls=False), drive.gate()
+    assert not wire.ask(pack(TOUCHED), 1, list[object]().append)
+    assert gate.enter()
+    assert not gate.enter()
+    gate.release()
+    assert gate.enter()
+
+
+async def test_what_has_begun_before_has_no_more_time_left() -> None:
+    """A call that goes on in a task, after its server was asked at once."""
+    drive = LoopDrive(1, NEVER)
+    with pytest.raises(StoreUnavailable):
+        await drive.in_time(asyncio.Event().wait(), until=drive.deadline() - NEVER)
 
 
 def server_address(wire: Any) -> Any:
