@@ -14,7 +14,8 @@ from coatcheck.core.record import Device, Record, pack
 from coatcheck.errors import ConfigurationError, StoreUnavailable
 from coatcheck.run import run
 from coatcheck.store import Store
-from coatcheck.stores.encoding import protect, unprotect
+from coatcheck.stores import encoding
+from coatcheck.stores.encoding import id_octets, protect, unprotect
 from coatcheck.stores.file import FileStore
 from coatcheck.stores.sqlite import SQLiteStore
 from coatcheck.testing import make_record
@@ -146,3 +147,14 @@ def test_a_record_that_was_cut_off_is_found(length: int) -> None:
 def test_what_is_anothers_is_found() -> None:
     with pytest.raises(StoreUnavailable, match="damaged"):
         unprotect(protect(b"content", b"alice"), b"alicf")
+
+
+def test_p9_what_is_no_id_is_not_remembered() -> None:
+    """Ids that come again are not decoded again; what somebody sends instead of one takes no memory."""
+    id = make_record().id
+    assert id_octets(id) == id_octets(id) != b""
+    before = encoding._octets.cache_info()
+    assert before.maxsize is not None
+    for name in ("", "x" * 21, "x" * 100_000):
+        assert id_octets(name) is None
+    assert encoding._octets.cache_info() == before
