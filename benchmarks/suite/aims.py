@@ -102,8 +102,9 @@ REASONS: Final[Mapping[str, str]] = {
         "peer's write is less than our read."
     ),
     "two turns": (
-        "a write loads the session, and then has a script compare and swap it: two turns of the event loop, "
-        "whose cost many requests share. The best peer is a `GET` and a `SET` by hand."
+        "a write loads the session, and then has a script compare and swap it: two waits, each of which finds the "
+        "processor's caches cold, and both of which the best peer, a `GET` and a `SET` by hand, has as well. What "
+        "is common to all stores is a third of it."
     ),
     "a whole server": (
         "three quarters leave the session a third of what the bare server takes for a request: some 9 µs of "
