@@ -56,10 +56,12 @@ async def test_the_writes_of_one_tick_are_one_pipeline_in_their_order(store: Red
         store.replace(following(old)),
     )
     assert list(answers) == [None, True, True, gone, True, False]
-    assert [scripts_of(commands) for commands in sent] == [
+    # Where the disk is busy the log is behind, and it is asked once more.
+    assert [scripts_of(commands) for commands in sent[:2]] == [
         ["touch"],
         ["replace", "create", "delete", "replace", "replace", "log"],
     ]
+    assert all("log" in scripts_of(commands) for commands in sent[2:])
     assert await store.load(old.id) == following(following(old))
     assert await store.load(gone.id) is None
 
