@@ -109,7 +109,7 @@ REASONS: Final[Mapping[str, str]] = {
     "a whole server": (
         "three quarters leave the session a third of what the bare server takes for a request: some 9 µs of "
         "27. A read on Redis takes three times that in the table above, and more inside a real server, whose code and "
-        "ours do not fit into the processor's first caches together. It is more than any peer leaves."
+        "ours do not fit into the processor's first caches together."
     ),
     "caches": (
         "sessions are looked up evenly among all, and a million are larger than the processor's caches: the "
