@@ -83,6 +83,7 @@ def test_the_pages_work_without_scripts(served: Served, new_context: NewContext,
     page = new_context(java_script_enabled=False).new_page()
     sign_in(page, served.url)
     page.click(".bar button")
+    page.wait_for_load_state()  # the address is there before the document is
     assert urlsplit(page.url).path == "/sign-in"
     assert "You are signed out." in page.content()
 
