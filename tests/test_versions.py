@@ -11,7 +11,7 @@ import pytest
 PROJECT: dict[str, Any] = tomllib.loads(dev.PYPROJECT.read_text(encoding="utf-8"))
 CLASSIFIER = "Programming Language :: Python :: 3."
 RUN = [each.rpartition(" ")[2] for each in PROJECT["project"]["classifiers"] if each.startswith(CLASSIFIER)]
-"""The versions that the whole suite was run on."""
+"""The versions that tests were run on."""
 
 
 def test_the_oldest_python_is_the_same_for_pip_the_locks_and_every_checker() -> None:
@@ -22,7 +22,7 @@ def test_the_oldest_python_is_the_same_for_pip_the_locks_and_every_checker() -> 
     assert RUN[0] == dev.OLDEST_PYTHON
 
 
-def test_contributors_are_told_which_pythons_the_suite_was_run_on() -> None:
+def test_contributors_are_told_which_pythons_tests_were_run_on() -> None:
     words = (dev.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert f"CPython {', '.join(RUN[:-1])} and {RUN[-1]}" in words
     assert f"Python {dev.OLDEST_PYTHON} or later" in words

@@ -102,6 +102,7 @@ class FlaskSession(SessionMixin):
     @property
     def permanent(self) -> bool:
         """Whether the cookie survives the end of the browser: as `sign_in(..., persistent=True)` said."""
+        self.held.accessed = True
         return self.held.record is not None and self.held.record.persistent
 
     @permanent.setter
@@ -112,6 +113,7 @@ class FlaskSession(SessionMixin):
     @property
     def new(self) -> bool:  # type: ignore[override]  # Flask has a constant there
         """Whether nothing is stored yet."""
+        self.held.accessed = True
         return self.held.record is None
 
     @property
@@ -130,7 +132,7 @@ class FlaskSession(SessionMixin):
 
     @accessed.setter
     def accessed(self, value: bool) -> None:
-        self.held.accessed = value
+        """Take what Flask and Quart say. Quart 0.23 says it of every request; who looked is known without that."""
 
 
 class _FlaskWSGI(CoatcheckWSGI):

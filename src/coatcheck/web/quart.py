@@ -133,12 +133,15 @@ class _Inside:
             accepted = accepted or message["type"] == "websocket.accept"
             await send(message)
 
+        refused: Exception | None = None
         try:
             await self.app(scope, receive, send_or_raise)
-        except CoatcheckError as error:
-            if not accepted or not is_ours_to_answer(error):
-                raise
-            await refuse(scope, send, error)
+        except* CoatcheckError as group:  # from 0.23 on Quart lets it out in the ExceptionGroup of a TaskGroup
+            refused = group.exceptions[0]
+        if isinstance(refused, CoatcheckError):
+            if not accepted or not is_ours_to_answer(refused):
+                raise refused
+            await refuse(scope, send, refused)
 
 
 async def _let_pass(error: CoatcheckError) -> Response:
